@@ -1,0 +1,123 @@
+"""Every error this package raises on purpose, in one place.
+
+A message reads *noun, identity, fact*, then the one remedy.  Values are attributes as well, so that a
+program need not read the sentence.  Programmer mistakes are ``TypeError`` and ``ValueError``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DatabaseUnavailable",
+    "EmbeddedPostgresError",
+    "InvalidDatabaseUrl",
+    "InvalidInput",
+    "LeaseLost",
+    "PayloadMismatch",
+    "RetryAfter",
+    "RunCancelled",
+    "RunNotFound",
+    "RunNotSucceeded",
+    "SchemaMismatch",
+    "TransitionRefused",
+    "WaitTimeout",
+    "WorkerNotFound",
+    "WorkflowError",
+]
+
+
+class WorkflowError(Exception):
+    """The base of every error that simpleworkflow raises on purpose."""
+
+
+# ── the world: database, schema, settings ──────────────────────────────────────────────────────────
+
+
+class InvalidDatabaseUrl(WorkflowError):
+    """A database URL cannot be used as it is written."""
+
+
+class DatabaseUnavailable(WorkflowError):
+    """The database cannot be reached, or refused the connection."""
+
+
+class SchemaMismatch(WorkflowError):
+    """The database's schema is missing, or older or newer than this version of the package."""
+
+
+class EmbeddedPostgresError(WorkflowError):
+    """The embedded PostgreSQL cannot be found or started."""
+
+
+class WorkerNotFound(WorkflowError):
+    """``module:worker`` names nothing that can be imported and run."""
+
+
+# ── runs ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class InvalidInput(WorkflowError, ValueError):
+    """A value that the table contract refuses (SQLSTATE WF002)."""
+
+
+class TransitionRefused(WorkflowError):
+    """A change that the table of transitions does not allow (SQLSTATE WF001)."""
+
+
+class RunNotFound(WorkflowError):
+    """There is no run with this id."""
+
+    def __init__(self, run_id: object) -> None:
+        super().__init__(f"run {run_id} does not exist")
+        self.run_id = run_id
+
+
+class WaitTimeout(WorkflowError, TimeoutError):
+    """A run did not end within the time that the caller was willing to wait."""
+
+    def __init__(self, run_id: object, seconds: float) -> None:
+        super().__init__(f"run {run_id} did not end within {seconds:g} s; it goes on by itself")
+        self.run_id = run_id
+        self.seconds = seconds
+
+
+class RunNotSucceeded(WorkflowError):
+    """The result was asked of a run that ended ``failed`` or ``cancelled``."""
+
+    def __init__(self, run_id: object, status: str, last_error: str | None) -> None:
+        super().__init__(f"run {run_id} ended {status}" + (f": {last_error}" if last_error else ""))
+        self.run_id = run_id
+        self.status = status
+        self.last_error = last_error
+
+
+# ── inside a handler ───────────────────────────────────────────────────────────────────────────────
+
+
+class LeaseLost(WorkflowError):
+    """Another worker holds the run now; whatever this attempt still does is refused."""
+
+    def __init__(self, run_id: object) -> None:
+        super().__init__(f"run {run_id} is no longer held by this worker; stop working on it")
+        self.run_id = run_id
+
+
+class RunCancelled(WorkflowError):
+    """A handler raises it to stop because its run was cancelled; it is no failure."""
+
+
+class PayloadMismatch(WorkflowError, ValueError):
+    """A payload does not fit the handler's annotation; the run fails without retry."""
+
+
+class RetryAfter(WorkflowError):
+    """A handler raises it to be tried again after ``seconds``, if attempts are left.
+
+    Raises:
+        ValueError: ``seconds`` is negative or not finite.
+    """
+
+    def __init__(self, seconds: float, reason: str | None = None) -> None:
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"expected seconds >= 0, got {seconds!r}")
+        super().__init__(reason or f"try again after {seconds:g} s")
+        self.seconds = seconds
