@@ -1,0 +1,168 @@
+"""Bring a schema up to date: apply, check, or print the migrations.
+
+Each migration is one transaction under an advisory lock, so any number of processes may migrate at once
+and a killed one leaves nothing half done.  DDL waits at most two seconds for its locks, then gives way and
+tries again: a queue behind a waiting ACCESS EXCLUSIVE lock would stall every claim.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from simpleworkflow.errors import SchemaMismatch
+from simpleworkflow.sql import Migration, load_migrations
+
+LOCK_TIMEOUT_SECONDS = 2
+LOCK_ATTEMPTS_MAX = 30
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """What a schema has and what it lacks: versions applied, migrations still to apply."""
+
+    schema: str
+    version: int
+    latest: int
+    pending: list[Migration]
+
+    def problem(self) -> str | None:
+        """Return why this version of the package cannot work with the schema, with the remedy, or None."""
+        if self.version == 0:
+            return f"schema {self.schema!r} has no workflow tables; run `wf migrate`"
+        if self.version < self.latest:
+            return (
+                f"schema {self.schema!r} is at version {self.version}, this package needs {self.latest}; "
+                "run `wf migrate`"
+            )
+        if self.version > self.latest:
+            return (
+                f"schema {self.schema!r} is at version {self.version}, newer than this package knows "
+                f"({self.latest}); upgrade simpleworkflow"
+            )
+        return None
+
+
+def read_state(conn: psycopg.Connection, schema: str) -> SchemaState:
+    """Return what ``schema`` has; it need not exist.
+
+    Raises:
+        SchemaMismatch: a migration that was applied is not the one that this package carries.
+    """
+    migrations = load_migrations(schema)
+    applied = _applied(conn, schema)
+    for migration in migrations:
+        if applied.get(migration.version, migration.checksum) != migration.checksum:
+            raise SchemaMismatch(
+                f"schema {schema!r}: migration {migration.version} was applied from another text than this "
+                "package carries; install the version of simpleworkflow that made the schema, or restore it"
+            )
+    version = max(applied, default=0)
+    pending = [migration for migration in migrations if migration.version > version]
+    return SchemaState(schema, version, migrations[-1].version, pending)
+
+
+def check_schema(conn: psycopg.Connection, schema: str) -> None:
+    """Do nothing if ``schema`` is the one that this package needs.
+
+    Raises:
+        SchemaMismatch: it is missing, older or newer; the message says what to do.
+    """
+    if problem := read_state(conn, schema).problem():
+        raise SchemaMismatch(problem)
+
+
+def migrate(
+    conn: psycopg.Connection,
+    schema: str,
+    *,
+    to: int | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> list[Migration]:
+    """Apply what ``schema`` lacks, up to version ``to``; return the migrations that this call applied.
+
+    ``conn`` must be in autocommit mode.  Safe when several run at once: the others wait, then find
+    nothing to do.
+
+    Raises:
+        SchemaMismatch: the schema is newer than this package, ``to`` names no migration, or the locks
+            could not be had within about a minute.
+    """
+    migrations = load_migrations(schema)
+    if to is not None and to not in {migration.version for migration in migrations}:
+        raise SchemaMismatch(f"expected a version from 1 to {migrations[-1].version}, got {to}")
+    applied = []
+    for migration in migrations:
+        if to is not None and migration.version > to:
+            break
+        if _apply_patiently(conn, schema, migration):
+            report(f"applied {migration.version:04} {migration.name}")
+            applied.append(migration)
+    state = read_state(conn, schema)
+    if state.version > state.latest:
+        raise SchemaMismatch(state.problem() or "")
+    return applied
+
+
+def migration_sql(schema: str, *, after: int = 0, to: int | None = None) -> str:
+    """Return the SQL that ``migrate`` would run, for a role that may, as one script for psql."""
+    parts = ["\\set ON_ERROR_STOP on"]
+    for migration in load_migrations(schema):
+        if migration.version > after and (to is None or migration.version <= to):
+            parts.append(
+                f"-- {migration.version:04} {migration.name}\nbegin;\n{_bookkeeping(schema)};\n"
+                f"{migration.sql}\n{_record(schema, migration)};\ncommit;\n"
+            )
+    return "\n".join(parts)
+
+
+def _apply_patiently(conn: psycopg.Connection, schema: str, migration: Migration) -> bool:
+    for attempt in range(LOCK_ATTEMPTS_MAX):
+        try:
+            return _apply(conn, schema, migration)
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            time.sleep(min(2.0, 0.1 * 2**attempt))
+    raise SchemaMismatch(
+        f"schema {schema!r}: migration {migration.version} could not get its locks within "
+        f"{LOCK_ATTEMPTS_MAX} attempts; end the long transactions on workflow_run and run it again"
+    )
+
+
+def _apply(conn: psycopg.Connection, schema: str, migration: Migration) -> bool:
+    with conn.transaction():
+        conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"{schema}.migrate"])
+        if migration.version <= max(_applied(conn, schema), default=0):
+            return False
+        conn.execute(f"set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'".encode())
+        conn.execute(_bookkeeping(schema).encode())
+        conn.execute(migration.sql.encode())
+        conn.execute(_record(schema, migration).encode())
+    return True
+
+
+def _applied(conn: psycopg.Connection, schema: str) -> dict[int, str]:
+    table = conn.execute("select to_regclass(%s)", [f"{schema}.workflow_migration"]).fetchone()
+    if table is None or table[0] is None:
+        return {}
+    rows = conn.execute(f"select version, checksum from {schema}.workflow_migration".encode())
+    return dict(rows.fetchall())
+
+
+def _bookkeeping(schema: str) -> str:
+    # Not plain `if not exists` for the schema: that needs the right to create one even where it is there.
+    return (
+        f"do $do$ begin if to_regnamespace('{schema}') is null then create schema {schema}; end if; end $do$;\n"
+        f"create table if not exists {schema}.workflow_migration (\n"
+        "  version int primary key, name text not null, checksum text not null,\n"
+        "  applied_at timestamptz not null default now())"
+    )
+
+
+def _record(schema: str, migration: Migration) -> str:
+    return (
+        f"insert into {schema}.workflow_migration (version, name, checksum)\n"
+        f"values ({migration.version}, '{migration.name}', '{migration.checksum}')"
+    )

@@ -1,0 +1,122 @@
+-- The tables: the public contract.  Columns are only ever added.
+-- {schema} is filled in when the file is loaded; every name is qualified, so no search_path matters.
+
+-- A time-ordered id (RFC 9562, version 7): loading 1.45 times and draining 1.7 times as fast as random ids
+-- at a million rows.  PostgreSQL 18 has it built in; before, the milliseconds replace the first 48 bits of a
+-- version 4 id, and two bits turn its version into 7.
+do $do$
+begin
+  if current_setting('server_version_num')::int >= 180000 then
+    create function {schema}.uuid7() returns uuid language sql volatile parallel safe
+      as 'select pg_catalog.uuidv7()';
+  else
+    create function {schema}.uuid7() returns uuid language sql volatile parallel safe
+      as $fn$
+        select encode(
+          set_bit(set_bit(
+            overlay(uuid_send(gen_random_uuid())
+                    placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+                    from 1 for 6),
+            52, 1), 53, 1), 'hex')::uuid
+      $fn$;
+  end if;
+end
+$do$;
+
+create table {schema}.workflow_run (
+  id              uuid        not null default {schema}.uuid7(),
+  type            text        collate "C" not null,
+  payload         jsonb       not null default '{}',
+  status          text        not null default 'pending',
+  priority        int         not null default 100,
+  run_at          timestamptz not null default now(),
+  idempotency_key text        collate "C",
+  attempt         int         not null default 0,
+  max_attempts    int         not null default 3,
+  leased_by       text        collate "C",
+  lease_until     timestamptz,
+  last_error      text,
+  result          jsonb,
+  created_at      timestamptz not null default now(),
+  updated_at      timestamptz not null default now(),
+  deleted_at      timestamptz,
+  fencing_token   bigint      not null default 0,
+  parent_id       uuid,
+  finished_at     timestamptz,
+
+  constraint workflow_run_pkey primary key (id),
+  -- Not partial, although most keys are null: `on conflict (idempotency_key)` must find it.
+  constraint workflow_run_idempotency_key unique (idempotency_key),
+  constraint workflow_run_status check (
+    status in ('pending', 'leased', 'waiting', 'succeeded', 'failed', 'cancelled')),
+  constraint workflow_run_lease check (
+    (status = 'leased') = (leased_by is not null) and (leased_by is null) = (lease_until is null)),
+  constraint workflow_run_attempts check (
+    attempt >= 0 and attempt <= max_attempts and (status <> 'pending' or attempt < max_attempts)),
+  constraint workflow_run_finished check (
+    (status in ('succeeded', 'failed', 'cancelled')) = (finished_at is not null))
+);
+
+-- What a claim walks: one lane for each (type, priority), in the order of run_at.
+create index workflow_run_lane on {schema}.workflow_run (type, priority, run_at)
+  where status = 'pending' and deleted_at is null;
+
+-- Expired leases are found among the leased.  lease_until is in no index, so that heartbeats stay HOT.
+create index workflow_run_leased on {schema}.workflow_run (leased_by) where status = 'leased';
+
+create index workflow_run_failed on {schema}.workflow_run (id) where status = 'failed';
+
+comment on table {schema}.workflow_run is
+  'One row is one run: a recorded intent.  Insert (type, payload) to submit; update status to ''cancelled'' to cancel.';
+
+-- No foreign key to the run: it would lock the run's row for each event.
+create table {schema}.workflow_event (
+  id          bigint      generated always as identity,
+  workflow_id uuid        not null,
+  event_type  text        not null,
+  data        jsonb       not null default '{}',
+  created_at  timestamptz not null default clock_timestamp(),
+  constraint workflow_event_pkey primary key (workflow_id, id)
+);
+
+comment on table {schema}.workflow_event is
+  'What happened to each run: one row for every change of status.  Within a run, id is the order.';
+
+create table {schema}.workflow_schedule (
+  id           uuid        not null default {schema}.uuid7(),
+  type         text        collate "C" not null,
+  payload      jsonb       not null default '{}',
+  schedule     text        not null,
+  timezone     text        not null default 'UTC',
+  next_run_at  timestamptz,
+  last_run_at  timestamptz,
+  enabled      boolean     not null default true,
+  priority     int         not null default 100,
+  max_attempts int         not null default 3,
+  created_at   timestamptz not null default now(),
+  updated_at   timestamptz not null default now(),
+  deleted_at   timestamptz,
+  constraint workflow_schedule_pkey primary key (id)
+);
+
+comment on table {schema}.workflow_schedule is 'Recurring intents: a cron expression and the run it makes.';
+
+create table {schema}.workflow_registry (
+  workflow_name text        collate "C" not null,
+  runtime       text        not null,
+  is_enabled    boolean     not null default true,
+  description   text,
+  created_at    timestamptz not null default now(),
+  updated_at    timestamptz not null default now(),
+  constraint workflow_registry_pkey primary key (workflow_name)
+);
+
+create index workflow_registry_disabled on {schema}.workflow_registry (workflow_name) where not is_enabled;
+
+comment on table {schema}.workflow_registry is
+  'Which types (or prefixes ending in %) exist and which runtime serves them.  A disabled one is not claimed.';
+
+-- Each run leaves four dead versions behind; the default fifth of the table would be far too late.
+alter table {schema}.workflow_run set (
+  autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05,
+  autovacuum_analyze_scale_factor = 0.05);

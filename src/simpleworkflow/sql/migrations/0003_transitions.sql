@@ -1,0 +1,603 @@
+-- The transitions, as functions.  A worker in any language is a loop over claim, heartbeat and finish.
+--
+-- All of them take their time from the database (clock_timestamp: a caller's transaction may be old), return
+-- what they changed, and are fenced: a write of a worker names the run, its fencing token, and counts only
+-- while the run is leased.  They say "leased_by is not null" for it, which the table's check makes the
+-- same as status = 'leased': with the status itself the planner might walk a partial index instead of the id.
+--
+-- Lock order: whoever waits for several runs takes them in the order of their ids; claim and expire skip
+-- what is locked and wait for nothing.  So none of them deadlocks with another.
+--
+-- Plans are pinned: without fresh statistics the planner otherwise sorts the whole backlog for one claim
+-- (37 ms instead of 0.5 ms).
+
+-- ── submit ─────────────────────────────────────────────────────────────────────────────────────────
+
+-- Record one run; a key that exists returns the run that has it, created false.
+create function {schema}.submit(
+  p_type text,
+  p_payload jsonb default '{}',
+  p_idempotency_key text default null,
+  p_priority int default 100,
+  p_run_at timestamptz default null,
+  p_delay_seconds double precision default 0,
+  p_max_attempts int default 3)
+returns table (id uuid, created boolean)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+#variable_conflict use_column
+declare
+  v_id uuid;
+begin
+  loop
+    insert into {schema}.workflow_run (type, payload, idempotency_key, priority, run_at, max_attempts)
+    values (p_type, p_payload, p_idempotency_key, coalesce(p_priority, 100),
+            coalesce(p_run_at, now()) + make_interval(secs => coalesce(p_delay_seconds, 0)),
+            coalesce(p_max_attempts, 3))
+    on conflict (idempotency_key) do nothing
+    returning id into v_id;
+    if found then
+      return query select v_id, true;
+      return;
+    end if;
+    select run.id into v_id from {schema}.workflow_run as run where run.idempotency_key = p_idempotency_key;
+    if found then
+      return query select v_id, false;
+      return;
+    end if;
+    -- The run that had the key has been pruned in between: the key is free again.
+  end loop;
+end
+$fn$;
+
+-- Record many runs in one statement; one row comes back for each, in the order given.
+create function {schema}.submit_many(
+  p_types text[],
+  p_payloads jsonb[],
+  p_idempotency_keys text[],
+  p_priorities int[],
+  p_run_ats timestamptz[],
+  p_delays_seconds double precision[],
+  p_max_attempts int[])
+returns table (id uuid, created boolean)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+#variable_conflict use_column
+declare
+  v_ids uuid[] := array(select {schema}.uuid7() from generate_series(1, cardinality(p_types)));
+  v_created uuid[];
+begin
+  -- In the order of their keys: two producers with the same keys in another order would deadlock.
+  with inserted as (
+    insert into {schema}.workflow_run (id, type, payload, idempotency_key, priority, run_at, max_attempts)
+    select wanted.id, wanted.type, wanted.payload, wanted.idempotency_key, coalesce(wanted.priority, 100),
+           coalesce(wanted.run_at, now()) + make_interval(secs => coalesce(wanted.delay_seconds, 0)),
+           coalesce(wanted.max_attempts, 3)
+      from unnest(v_ids, p_types, p_payloads, p_idempotency_keys, p_priorities, p_run_ats, p_delays_seconds,
+                  p_max_attempts)
+           as wanted (id, type, payload, idempotency_key, priority, run_at, delay_seconds, max_attempts)
+     order by wanted.idempotency_key, wanted.id
+    on conflict (idempotency_key) do nothing
+    returning id)
+  select array_agg(inserted.id) into v_created from inserted;
+
+  if cardinality(v_created) = cardinality(v_ids) then
+    return query select unnest(v_ids), true;
+  else
+    return query
+    select coalesce(mine.id, existing.id), mine.id is not null
+      from unnest(v_ids, p_idempotency_keys) with ordinality as wanted (id, idempotency_key, position)
+      left join unnest(v_created) as mine (id) on mine.id = wanted.id
+      left join {schema}.workflow_run as existing
+             on mine.id is null and existing.idempotency_key = wanted.idempotency_key
+     order by wanted.position;
+  end if;
+end
+$fn$;
+
+-- ── claim ──────────────────────────────────────────────────────────────────────────────────────────
+
+-- Lock up to p_limit due runs of the patterns, best priority first, within a priority oldest type first and
+-- an equal share for each type; also tell when the next run is due, if nothing was.
+--
+-- A lane is one (type, priority).  One index probe finds a type's best lane, and another lane of the type is
+-- looked for only when the better ones gave too little: a million runs of other types, or of better priority
+-- but due tomorrow, cost a probe for each lane, not for each run.
+create function {schema}.lock_due_runs(
+  p_patterns text[], p_limit int, p_now timestamptz, out ids uuid[], out next_due_at timestamptz)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = on set jit = off
+set plan_cache_mode = force_generic_plan as $fn$
+#variable_conflict use_column
+declare
+  v_disabled text[];
+  v_range record;
+  v_from text collate "C" := '';
+  v_head record;
+  v_types text[] := '{}';
+  v_priorities int[] := '{}';
+  v_due timestamptz[] := '{}';
+  v_priority int;
+  v_lane record;
+  v_share int;
+  v_lanes_left int;
+  v_locked uuid[];
+  v_full text[];
+  v_type text;
+begin
+  ids := '{}';
+  select array_agg(workflow_name) into v_disabled from {schema}.workflow_registry where not is_enabled;
+
+  -- The best lane of each type.  Every character of a type sorts above '!' and below '~'.
+  for v_range in
+    select case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C" as low,
+           case when pattern like '%\%' then left(pattern, -1) || '~' else pattern || '!' end collate "C" as high
+      from unnest(p_patterns) as pattern order by 1, 2
+  loop
+    v_from := greatest(v_from, v_range.low);
+    loop
+      select run.type, run.priority, run.run_at into v_head
+        from {schema}.workflow_run as run
+       where run.status = 'pending' and run.deleted_at is null
+         and run.type >= v_from and run.type < v_range.high
+       order by run.type, run.priority, run.run_at
+       limit 1;
+      exit when not found;
+      v_from := v_head.type || '!';
+      if v_disabled is null or not exists (
+        select from unnest(v_disabled) as name
+         where name = v_head.type or name like '%\%' and starts_with(v_head.type, left(name, -1)))
+      then
+        v_types := v_types || v_head.type;
+        v_priorities := v_priorities || v_head.priority;
+        v_due := v_due || v_head.run_at;
+      end if;
+    end loop;
+  end loop;
+
+  while cardinality(v_types) > 0 and cardinality(ids) < p_limit loop
+    select min(priority) into v_priority from unnest(v_priorities) as priority;
+    select count(*) into v_lanes_left
+      from unnest(v_priorities, v_due) as head (priority, due)
+     where head.priority = v_priority and head.due <= p_now;
+    v_full := '{}';
+    for v_lane in
+      select head.type, head.due, head.position
+        from unnest(v_types, v_priorities, v_due) with ordinality as head (type, priority, due, position)
+       where head.priority = v_priority
+       order by head.due
+    loop
+      if v_lane.due > p_now then
+        next_due_at := least(next_due_at, v_lane.due);
+      elsif cardinality(ids) < p_limit then
+        v_share := ceil((p_limit - cardinality(ids))::numeric / v_lanes_left);
+        v_lanes_left := v_lanes_left - 1;
+        v_locked := array(
+          select run.id
+            from {schema}.workflow_run as run
+           where run.status = 'pending' and run.deleted_at is null
+             and run.type = v_lane.type and run.priority = v_priority and run.run_at <= p_now
+           order by run.run_at
+           limit v_share
+             for update skip locked);
+        ids := ids || v_locked;
+        if cardinality(v_locked) = v_share then
+          v_full := v_full || v_lane.type;
+        end if;
+      end if;
+    end loop;
+
+    -- What the others of this priority left is for those that have more.
+    if cardinality(v_types) > 1 then
+      foreach v_type in array v_full loop
+        exit when cardinality(ids) >= p_limit;
+        ids := ids || array(
+          select run.id
+            from {schema}.workflow_run as run
+           where run.status = 'pending' and run.deleted_at is null
+             and run.type = v_type and run.priority = v_priority and run.run_at <= p_now
+             and run.id <> all (ids)   -- our own locks are not skipped
+           order by run.run_at
+           limit p_limit - cardinality(ids)
+             for update skip locked);
+      end loop;
+    end if;
+    exit when cardinality(ids) >= p_limit;
+
+    -- The next lane of each type that had this priority; where a lane had rows due later, they count above.
+    for i in reverse cardinality(v_types)..1 loop
+      if v_priorities[i] = v_priority then
+        if v_due[i] <= p_now and cardinality(ids) = 0 then
+          select run.run_at into v_head
+            from {schema}.workflow_run as run
+           where run.status = 'pending' and run.deleted_at is null
+             and run.type = v_types[i] and run.priority = v_priority and run.run_at > p_now
+           order by run.run_at
+           limit 1;
+          next_due_at := least(next_due_at, v_head.run_at);
+        end if;
+        select run.priority, run.run_at into v_head
+          from {schema}.workflow_run as run
+         where run.status = 'pending' and run.deleted_at is null
+           and run.type = v_types[i] and run.priority > v_priority
+         order by run.priority, run.run_at
+         limit 1;
+        if found then
+          v_priorities[i] := v_head.priority;
+          v_due[i] := v_head.run_at;
+        else
+          v_types := v_types[:i - 1] || v_types[i + 1:];
+          v_priorities := v_priorities[:i - 1] || v_priorities[i + 1:];
+          v_due := v_due[:i - 1] || v_due[i + 1:];
+        end if;
+      end if;
+    end loop;
+  end loop;
+end
+$fn$;
+
+-- Lease up to p_limit due runs to p_worker.  Nothing due: one row, id null, that tells next_due_at.
+create function {schema}.claim(
+  p_worker text,
+  p_patterns text[],
+  p_limit int default 1,
+  p_lease_seconds double precision default 30)
+returns table (id uuid, type text, payload jsonb, attempt int, max_attempts int, fencing_token bigint,
+               created_at timestamptz, next_due_at timestamptz)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan as $fn$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_due record;
+begin
+  if not (p_lease_seconds > 0 and p_lease_seconds <= 31536000) then
+    raise exception using errcode = 'WF002',
+      message = format('p_lease_seconds: expected more than 0 and at most a year, got %s', p_lease_seconds);
+  elsif coalesce(p_worker, '') = '' then
+    raise exception using errcode = 'WF002', message = 'p_worker: expected a name, got none';
+  end if;
+  select * into v_due from {schema}.lock_due_runs(p_patterns, p_limit, v_now);
+  if cardinality(v_due.ids) = 0 then
+    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
+                        null::timestamptz, v_due.next_due_at;
+    return;
+  end if;
+  perform set_config('workflow.transition', 'claim', true), set_config('workflow.actor', p_worker, true);
+  return query
+  with claimed as (
+    update {schema}.workflow_run as run
+       set status = 'leased', attempt = run.attempt + 1, fencing_token = run.fencing_token + 1,
+           leased_by = p_worker, lease_until = v_now + make_interval(secs => p_lease_seconds),
+           updated_at = v_now
+     where run.id = any (v_due.ids)   -- locked above: nobody can have changed them since
+    returning run.id, run.type, run.payload, run.attempt, run.max_attempts, run.fencing_token,
+              run.created_at, run.priority, run.run_at)
+  select claimed.id, claimed.type::text, claimed.payload, claimed.attempt, claimed.max_attempts,
+         claimed.fencing_token, claimed.created_at, null::timestamptz
+    from claimed
+   order by claimed.priority, claimed.run_at;
+  perform set_config('workflow.transition', '', true);
+end
+$fn$;
+
+-- ── finish, heartbeat, release ─────────────────────────────────────────────────────────────────────
+
+-- At most 64 kB of an error: its head and its tail.
+create function {schema}.bound_error(p_error text) returns text language sql immutable parallel safe
+  set search_path = pg_catalog, pg_temp as $fn$
+  select case when octet_length(p_error) <= 65536 then p_error
+              else left(p_error, 8000) || E'\n... left out ...\n' || right(p_error, 8000) end
+$fn$;
+
+-- How long a retry waits when its handler says nothing: attempt² minutes ± 10 %, at most 6 hours.
+create function {schema}.default_backoff_seconds(p_attempt int) returns double precision language sql
+  volatile parallel safe set search_path = pg_catalog, pg_temp as $fn$
+  select least(21600, 60.0 * p_attempt * p_attempt * (0.9 + 0.2 * random()))
+$fn$;
+
+-- End attempts: status 'succeeded', 'failed', or 'pending' to retry after the delay (null: the default
+-- rule), which becomes 'failed' when no attempt is left.  Returns the runs that were still held; the others
+-- were lost or cancelled, and nothing of them has changed.
+create function {schema}.finish(
+  p_worker text,
+  p_ids uuid[],
+  p_tokens bigint[],
+  p_statuses text[],
+  p_results jsonb[] default null,
+  p_errors text[] default null,
+  p_delays_seconds double precision[] default null)
+returns setof uuid
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan as $fn$
+declare
+  v_now timestamptz := clock_timestamp();
+begin
+  if exists (select from unnest(p_statuses) as wanted (status)
+              where wanted.status is null or wanted.status not in ('succeeded', 'failed', 'pending')) then
+    raise exception using errcode = 'WF002', message = 'p_statuses: expected succeeded, failed or pending';
+  elsif exists (select from unnest(p_results) as wanted (result) where octet_length(result::text) > 1048576) then
+    raise exception using errcode = 'WF002', message = 'p_results: expected at most 1048576 bytes each as text',
+      hint = 'keep large data elsewhere and return a reference to it';
+  end if;
+  perform set_config('workflow.transition', 'finish', true), set_config('workflow.actor', p_worker, true);
+  return query
+  update {schema}.workflow_run as run
+     set status = case when done.status = 'pending' and run.attempt >= run.max_attempts then 'failed'
+                       else done.status end,
+         result = done.result,
+         last_error = coalesce({schema}.bound_error(done.error), run.last_error),
+         run_at = case when done.status = 'pending' and run.attempt < run.max_attempts
+                       then v_now + make_interval(secs => least(31536000, greatest(0, coalesce(
+                              nullif(done.delay_seconds, 'NaN'),
+                              {schema}.default_backoff_seconds(run.attempt)))))
+                       else run.run_at end,
+         finished_at = case when done.status <> 'pending' or run.attempt >= run.max_attempts then v_now end,
+         leased_by = null,
+         lease_until = null,
+         updated_at = v_now
+    from (select * from unnest(p_ids, p_tokens, p_statuses, p_results, p_errors, p_delays_seconds)
+                     as wanted (id, token, status, result, error, delay_seconds)
+           order by wanted.id) as done
+   where run.id = done.id
+     and run.fencing_token = done.token   -- the fence: a run claimed again has a higher token
+     and run.leased_by = p_worker
+  returning run.id;
+  perform set_config('workflow.transition', '', true);
+end
+$fn$;
+
+-- Extend leases, never shorten them.  One row for each run named: 'leased' (still held, extended),
+-- 'cancelled', or 'lost'.  An explicit heartbeat leaves an event, an automatic one none.
+create function {schema}.heartbeat(
+  p_worker text,
+  p_ids uuid[],
+  p_tokens bigint[],
+  p_seconds double precision default 30,
+  p_explicit boolean default false)
+returns table (id uuid, status text)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan as $fn$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_held uuid[];
+begin
+  if not (p_seconds > 0 and p_seconds <= 31536000) then
+    raise exception using errcode = 'WF002',
+      message = format('p_seconds: expected more than 0 and at most a year, got %s', p_seconds);
+  end if;
+  perform set_config('workflow.transition', case when p_explicit then 'heartbeat' else 'extend' end, true),
+          set_config('workflow.actor', p_worker, true),
+          set_config('workflow.detail', p_seconds::text, true);
+  with extended as (
+    update {schema}.workflow_run as run
+       set lease_until = greatest(run.lease_until, v_now + make_interval(secs => p_seconds))
+      from (select * from unnest(p_ids, p_tokens) as named (id, token) order by named.id) as held
+     where run.id = held.id
+       and run.fencing_token = held.token   -- the fence
+       and run.leased_by is not null        -- a lease that has lapsed but was not expired still counts
+    returning run.id)
+  select coalesce(array_agg(extended.id), '{}') into v_held from extended;
+  perform set_config('workflow.transition', '', true);
+  -- A second statement, for what was cancelled while the first waited for its lock.
+  return query
+  select held.id,
+         case when held.id = any (v_held) then 'leased'
+              when run.status = 'cancelled' and run.fencing_token = held.token then 'cancelled'
+              else 'lost' end
+    from unnest(p_ids, p_tokens) as held (id, token)
+    left join {schema}.workflow_run as run on run.id = held.id;
+end
+$fn$;
+
+-- Record how far an attempt is, as an event; false when the worker does not hold the run any more.
+create function {schema}.progress(p_worker text, p_id uuid, p_token bigint, p_progress jsonb)
+returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+declare
+  v_found boolean;
+begin
+  if octet_length(p_progress::text) > 65536 then
+    raise exception using errcode = 'WF002', message = 'p_progress: expected at most 65536 bytes as text';
+  end if;
+  perform set_config('workflow.transition', 'progress', true);
+  with held as (
+    select run.id, run.attempt, run.fencing_token
+      from {schema}.workflow_run as run
+     where run.id = p_id
+       and run.fencing_token = p_token   -- the fence
+       and run.leased_by is not null
+       for share)
+  insert into {schema}.workflow_event (workflow_id, event_type, data)
+  select held.id, 'progress', jsonb_build_object('worker', p_worker, 'attempt', held.attempt,
+                                                 'token', held.fencing_token, 'progress', p_progress)
+    from held;
+  v_found := found;
+  perform set_config('workflow.transition', '', true);
+  return v_found;
+end
+$fn$;
+
+-- Give runs back untried: the attempt does not count.  Returns the runs that were still held.
+create function {schema}.release(p_worker text, p_ids uuid[], p_tokens bigint[])
+returns setof uuid
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan as $fn$
+begin
+  perform set_config('workflow.transition', 'release', true), set_config('workflow.actor', p_worker, true);
+  return query
+  update {schema}.workflow_run as run
+     set status = 'pending', attempt = run.attempt - 1, leased_by = null, lease_until = null,
+         updated_at = clock_timestamp()
+    from (select * from unnest(p_ids, p_tokens) as named (id, token) order by named.id) as held
+   where run.id = held.id
+     and run.fencing_token = held.token   -- the fence
+     and run.leased_by = p_worker
+  returning run.id;
+  perform set_config('workflow.transition', '', true);
+end
+$fn$;
+
+-- Finish one batch and claim the next in one round trip and one commit.  Rows with an id are claimed runs; a
+-- row without one tells next_due_at (nothing was due) or refused (runs named to finish that were not held).
+create function {schema}.exchange(
+  p_worker text,
+  p_ids uuid[],
+  p_tokens bigint[],
+  p_statuses text[],
+  p_results jsonb[],
+  p_errors text[],
+  p_delays_seconds double precision[],
+  p_patterns text[],
+  p_limit int,
+  p_lease_seconds double precision)
+returns table (id uuid, type text, payload jsonb, attempt int, max_attempts int, fencing_token bigint,
+               created_at timestamptz, next_due_at timestamptz, refused uuid[])
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+#variable_conflict use_column
+declare
+  v_done uuid[];
+begin
+  if cardinality(p_ids) > 0 then
+    v_done := array(select {schema}.finish(p_worker, p_ids, p_tokens, p_statuses, p_results, p_errors,
+                                           p_delays_seconds));
+    if cardinality(v_done) < cardinality(p_ids) then
+      return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
+                          null::timestamptz, null::timestamptz,
+                          array(select unnest(p_ids) except select unnest(v_done));
+    end if;
+  end if;
+  if p_limit > 0 then
+    return query
+    select claimed.id, claimed.type, claimed.payload, claimed.attempt, claimed.max_attempts,
+           claimed.fencing_token, claimed.created_at, claimed.next_due_at, null::uuid[]
+      from {schema}.claim(p_worker, p_patterns, p_limit, p_lease_seconds) as claimed;
+  end if;
+end
+$fn$;
+
+-- ── expire, cancel, reopen ─────────────────────────────────────────────────────────────────────────
+
+-- Take runs from workers that stopped extending their lease, or that p_dead names as known dead; each comes
+-- back to pending at once, or fails when no attempt is left.  Waits for nobody: what is locked comes next time.
+create function {schema}.expire(p_dead text[] default '{}', p_limit int default 1000)
+returns table (id uuid, status text)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan as $fn$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_worker text;
+begin
+  for v_worker in
+    select distinct run.leased_by
+      from {schema}.workflow_run as run
+     where run.status = 'leased' and (run.lease_until < v_now or run.leased_by = any (p_dead))
+  loop
+    perform set_config('workflow.transition', 'expire', true), set_config('workflow.actor', v_worker, true);
+    return query
+    update {schema}.workflow_run as run
+       set status = case when run.attempt < run.max_attempts then 'pending' else 'failed' end,
+           finished_at = case when run.attempt >= run.max_attempts then v_now end,
+           last_error = case when v_worker = any (p_dead) then 'worker ' || v_worker || ' died'
+                             else 'the lease of worker ' || v_worker || ' expired' end
+                        || ' during attempt ' || run.attempt,
+           leased_by = null,
+           lease_until = null,
+           updated_at = v_now
+     where run.id = any (array(
+             select lapsed.id
+               from {schema}.workflow_run as lapsed
+              where lapsed.status = 'leased' and lapsed.leased_by = v_worker
+                and (lapsed.lease_until < v_now or v_worker = any (p_dead))
+              limit p_limit
+                for update skip locked))
+    returning run.id, run.status;
+    perform set_config('workflow.transition', '', true);
+  end loop;
+end
+$fn$;
+
+-- When the next lease lapses, if nobody extends it; null when nothing is leased.
+create function {schema}.next_lease_until() returns timestamptz
+language sql stable security definer set search_path = pg_catalog, pg_temp as $fn$
+  select min(run.lease_until) from {schema}.workflow_run as run where run.status = 'leased'
+$fn$;
+
+-- Cancel runs that have not ended.  One row for each that exists: whether this call changed it.
+create function {schema}.cancel(p_ids uuid[], p_reason text default null)
+returns table (id uuid, changed boolean)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_changed uuid[];
+begin
+  perform set_config('workflow.transition', 'cancel', true),
+          set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true);
+  with wanted as (
+    select run.id from {schema}.workflow_run as run where run.id = any (p_ids) order by run.id for update),
+  cancelled as (
+    update {schema}.workflow_run as run
+       set status = 'cancelled', leased_by = null, lease_until = null, finished_at = v_now, updated_at = v_now
+      from wanted
+     where run.id = wanted.id and run.status in ('pending', 'leased', 'waiting')
+    returning run.id)
+  select coalesce(array_agg(cancelled.id), '{}') into v_changed from cancelled;
+  perform set_config('workflow.transition', '', true);
+  return query
+  select run.id, run.id = any (v_changed) from {schema}.workflow_run as run where run.id = any (p_ids);
+end
+$fn$;
+
+-- Give failed or cancelled runs a new budget of p_attempts and make them due now.  One row for each that
+-- exists: whether this call changed it.
+create function {schema}.reopen(p_ids uuid[], p_attempts int default 3, p_reason text default null)
+returns table (id uuid, changed boolean)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_changed uuid[];
+begin
+  if p_attempts is null or p_attempts not between 1 and 1000 then
+    raise exception using errcode = 'WF002', message = format('p_attempts: expected 1 to 1000, got %s', p_attempts);
+  end if;
+  perform set_config('workflow.transition', 'reopen', true),
+          set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true);
+  with wanted as (
+    select run.id from {schema}.workflow_run as run where run.id = any (p_ids) order by run.id for update),
+  reopened as (
+    update {schema}.workflow_run as run
+       set status = 'pending', max_attempts = run.attempt + p_attempts, run_at = v_now, result = null,
+           finished_at = null, updated_at = v_now
+      from wanted
+     where run.id = wanted.id and run.status in ('failed', 'cancelled') and run.deleted_at is null
+    returning run.id)
+  select coalesce(array_agg(reopened.id), '{}') into v_changed from reopened;
+  perform set_config('workflow.transition', '', true);
+  return query
+  select run.id, run.id = any (v_changed) from {schema}.workflow_run as run where run.id = any (p_ids);
+end
+$fn$;
+
+-- ── the registry ───────────────────────────────────────────────────────────────────────────────────
+
+-- Enter the types (or patterns) that a worker handles; what operators set (is_enabled, description) stays.
+create function {schema}.register_types(p_names text[], p_runtime text default 'python') returns void
+language sql security definer set search_path = pg_catalog, pg_temp as $fn$
+  insert into {schema}.workflow_registry as known (workflow_name, runtime)
+  select name, p_runtime from unnest(p_names) as name order by name
+  on conflict (workflow_name) do update set runtime = excluded.runtime, updated_at = now()
+   where known.runtime is distinct from excluded.runtime
+$fn$;
