@@ -69,7 +69,7 @@ def _fast_json(value: object) -> str | None:
     """Return the text of a plain value, or None if it may hold something that jsonb refuses."""
     try:
         text = _encode(value)
-    except ValueError:  # NaN, infinity, or an integer of more digits than Python prints
+    except (ValueError, RecursionError):  # NaN, infinity, an integer of more digits than Python prints
         return None
     # May be a harmless backslash before "u0000"; the careful path tells them apart.
     if "\\u0000" in text or not (text.isascii() or _SURROGATE.search(text) is None):

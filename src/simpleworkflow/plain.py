@@ -73,7 +73,7 @@ def to_plain(value: object, name: str) -> Any:
     except InvalidInput:
         _close_coroutines(value)
         raise
-    except Exception as error:  # noqa: BLE001 - properties, model_dump and items() are user code
+    except Exception as error:  # properties, model_dump and items() are user code
         _close_coroutines(value)
         raise InvalidInput(f"{converter.where()}: reading the value raised {type(error).__name__}") from error
 
@@ -103,10 +103,7 @@ class _Converter:
     def _convert_by_shape(self, value: Any) -> Any:
         """Convert what is known by its shape alone: these libraries are never imported here."""
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            if not hasattr(value, "__pydantic_validator__"):
-                return self.object_of({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
-            value = _pydantic_dataclass_fields(value)
-            return self.object_of(value)
+            return self.object_of({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
         if hasattr(type(value), "model_dump"):
             return self.convert(value.model_dump(mode="json"))
         msgspec = sys.modules.get("msgspec")
@@ -147,9 +144,7 @@ class _Converter:
     def _enter(self) -> None:
         self._spend(2)
         if len(self._path) >= DEPTH_MAX:
-            raise self.refuse(
-                f"expected at most {DEPTH_MAX} levels, got a deeper value or one that holds itself"
-            )
+            raise self.refuse(f"expected at most {DEPTH_MAX} levels, got more, or a value that holds itself")
 
     def _spend(self, count: int) -> None:
         self._bytes_left -= count
@@ -204,10 +199,6 @@ _CONVERSIONS: tuple[tuple[Any, Callable[[_Converter, Any], Any]], ...] = (
     (UUID, lambda _, value: str(value)),
     (Decimal, _Converter.decimal),
 )
-
-
-def _pydantic_dataclass_fields(value: Any) -> dict[str, object]:
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def path_text(name: str, path: list[str | int]) -> str:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = ["DELAY_SECONDS_MAX", "Backoff", "PlannedDelay", "RetryPolicy", "clamp_delay", "exponential"]
 
@@ -34,7 +34,7 @@ def clamp_delay(value: object) -> float | None:
     return float(min(max(_comparable(value), 0.0), DELAY_SECONDS_MAX))
 
 
-def _comparable(value: Real) -> float:
+def _comparable(value: Any) -> float:
     try:
         return float(value)
     except OverflowError:  # an integer beyond any float, such as 2**5000
@@ -60,8 +60,7 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "backoff", _checked_backoff(self.backoff))
-        if not isinstance(self.never, tuple) or not all(_is_exception_type(kind) for kind in self.never):
-            raise TypeError(f"expected never to be a tuple of exception classes, got {self.never!r:.200}")
+        _check_never(self.never)
 
     def delay_for(self, attempt: int) -> float | None:
         """Return the seconds to wait after ``attempt`` (1, 2, …); None means the database's default rule.
@@ -160,5 +159,9 @@ def _check_seconds(value: object, name: str) -> None:
         raise ValueError(f"expected {name} to be finite and >= 0, got {number!r}")
 
 
-def _is_exception_type(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseException)
+def _check_never(never: object) -> None:
+    if not isinstance(never, tuple):
+        raise TypeError(f"expected never to be a tuple of exception classes, got {type(never).__name__}")
+    for kind in never:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"expected never to hold exception classes, got {str(kind)[:100]}")
