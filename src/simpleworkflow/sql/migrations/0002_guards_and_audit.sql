@@ -250,7 +250,8 @@ create function {schema}.guard_history() returns trigger language plpgsql
 begin
   raise exception using errcode = 'WF001',
     message = format('%s: %s is refused; history is only added to, by the changes it records', tg_table_name, tg_op),
-    hint = case when tg_table_name = 'workflow_run' then 'set deleted_at to hide a run that nobody executes' end;
+    hint = case when tg_table_name = 'workflow_run' then 'set deleted_at to hide a run that nobody executes'
+                else 'workflow_event is written by the triggers and functions of this schema' end;
 end
 $fn$;
 

@@ -286,14 +286,14 @@ $fn$;
 
 -- At most 64 kB of an error: its head and its tail.
 create function {schema}.bound_error(p_error text) returns text language sql immutable parallel safe
-  set search_path = pg_catalog, pg_temp as $fn$
+  as $fn$   -- no SET here: it would keep the planner from inlining the expression
   select case when octet_length(p_error) <= 65536 then p_error
               else left(p_error, 8000) || E'\n... left out ...\n' || right(p_error, 8000) end
 $fn$;
 
 -- How long a retry waits when its handler says nothing: attempt² minutes ± 10 %, at most 6 hours.
 create function {schema}.default_backoff_seconds(p_attempt int) returns double precision language sql
-  volatile parallel safe set search_path = pg_catalog, pg_temp as $fn$
+  volatile parallel safe as $fn$
   select least(21600, 60.0 * p_attempt * p_attempt * (0.9 + 0.2 * random()))
 $fn$;
 
