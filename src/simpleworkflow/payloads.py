@@ -82,14 +82,14 @@ class _Compiler:
             return self.reader(unwrapped)
         origin = typing.get_origin(annotation)
         if origin is not None:
-            return self._generic(origin, typing.get_args(annotation), annotation)
+            args = typing.get_args(annotation)
+            # typing.List and its like, without what they hold, are the class itself.
+            return self._generic(origin, args, annotation) if args else self.reader(origin)
         if isinstance(annotation, type):
             return self._class(annotation)
         raise _unreadable(annotation)
 
     def _generic(self, origin: Any, args: tuple[Any, ...], annotation: object) -> Reader:
-        if not args:  # typing.List and its like, without what they hold
-            return self.reader(origin)
         if origin in (typing.Union, types.UnionType):
             return self._union(args)
         if origin is typing.Literal:
