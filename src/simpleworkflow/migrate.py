@@ -75,12 +75,16 @@ def check_schema(conn: psycopg.Connection, schema: str) -> None:
         raise SchemaMismatch(problem)
 
 
+def _say_nothing(_: str) -> None:
+    pass
+
+
 def migrate(
     conn: psycopg.Connection,
     schema: str,
     *,
     to: int | None = None,
-    report: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = _say_nothing,
 ) -> list[Migration]:
     """Apply what ``schema`` lacks, up to version ``to``; return the migrations that this call applied.
 
@@ -109,14 +113,13 @@ def migrate(
 
 def migration_sql(schema: str, *, after: int = 0, to: int | None = None) -> str:
     """Return the SQL that ``migrate`` would run, for a role that may, as one script for psql."""
-    parts = ["\\set ON_ERROR_STOP on"]
-    for migration in load_migrations(schema):
-        if migration.version > after and (to is None or migration.version <= to):
-            parts.append(
-                f"-- {migration.version:04} {migration.name}\nbegin;\n{_bookkeeping(schema)};\n"
-                f"{migration.sql}\n{_record(schema, migration)};\ncommit;\n"
-            )
-    return "\n".join(parts)
+    scripts = [
+        f"-- {migration.version:04} {migration.name}\nbegin;\n{_bookkeeping(schema)};\n"
+        f"{migration.sql}\n{_record(schema, migration)};\ncommit;\n"
+        for migration in load_migrations(schema)
+        if migration.version > after and (to is None or migration.version <= to)
+    ]
+    return "\n".join(["\\set ON_ERROR_STOP on", *scripts])
 
 
 def _apply_patiently(conn: psycopg.Connection, schema: str, migration: Migration) -> bool:

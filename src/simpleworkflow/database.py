@@ -1,0 +1,146 @@
+"""What we ask of PostgreSQL is a value; only the runners that execute it have a colour.
+
+A ``Statement`` is SQL text, its parameters, and how to read the rows that come back.  ``run`` and
+``run_async`` execute one on a psycopg connection and turn the database's errors into ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from simpleworkflow.errors import (
+    DatabaseUnavailable,
+    InvalidInput,
+    SchemaMismatch,
+    TransitionRefused,
+    WorkflowError,
+)
+
+__all__ = ["Rows", "Statement", "connect", "connect_async", "run", "run_async", "translated"]
+
+T = TypeVar("T")
+Rows = Sequence[tuple[Any, ...]]
+
+CONNECT_TIMEOUT_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Statement(Generic[T]):
+    """One question to the database: SQL with ``%s`` and ``{schema}`` in it, values, and the reader of its rows.
+
+    ``is_repeatable``: sending it again after its answer was lost does no harm.
+    """
+
+    sql: str
+    parameters: tuple[Any, ...]
+    read: Callable[[Rows], T]
+    is_repeatable: bool = False
+
+    def text(self, schema: str) -> str:
+        """Return the SQL for ``schema``."""
+        return _in_schema(self.sql, schema)
+
+
+@lru_cache(maxsize=256)
+def _in_schema(sql: str, schema: str) -> str:
+    return sql.replace("{schema}", schema)
+
+
+def run(conn: psycopg.Connection[Any], statement: Statement[T], schema: str) -> T:
+    """Execute ``statement`` on ``conn``, in its transaction if it has one; return what it reads.
+
+    Raises:
+        WorkflowError: one of ours, by the database's SQLSTATE; other errors pass as they are.
+    """
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(statement.text(schema).encode(), statement.parameters)
+        return statement.read(cursor.fetchall())
+
+
+async def run_async(conn: psycopg.AsyncConnection[Any], statement: Statement[T], schema: str) -> T:
+    """Do what ``run`` does, on an async connection."""
+    with translated():
+        async with conn.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(statement.text(schema).encode(), statement.parameters)
+            return statement.read(await cursor.fetchall())
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the database's errors into ours, by SQLSTATE; works for every driver that carries one."""
+    try:
+        yield
+    except WorkflowError:
+        raise
+    except Exception as error:
+        if ours := _translate(error):
+            raise ours from error
+        raise
+
+
+def _translate(error: Exception) -> WorkflowError | None:
+    sqlstate = getattr(error, "sqlstate", None)
+    message = _first_line(error)
+    if sqlstate == "WF001":
+        return TransitionRefused(message)
+    if sqlstate == "WF002":
+        return InvalidInput(message)
+    if sqlstate in ("22P02", "22P05", "22021", "22003", "22008", "23502", "54000", "22007"):
+        return InvalidInput(f"the database refused a value: {message}")
+    if sqlstate in ("3F000", "42P01", "42883", "42703"):
+        return SchemaMismatch(f"{message}; run `wf migrate`, or name the schema that has the workflow tables")
+    if _is_connection_error(error, sqlstate):
+        return DatabaseUnavailable(f"the database cannot be reached: {message}")
+    return None
+
+
+def _is_connection_error(error: Exception, sqlstate: str | None) -> bool:
+    if sqlstate is not None:
+        # Class 08: connection; 28: password; 3D000: no such database; 53: resources; 57P: shutdown, or a
+        # session that was terminated.
+        return sqlstate[:2] in ("08", "28", "53") or sqlstate[:3] == "57P" or sqlstate == "3D000"
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+
+
+def _first_line(error: Exception) -> str:
+    diag = getattr(error, "diag", None)
+    text = (diag.message_primary if diag else None) or str(error) or type(error).__name__
+    return " ".join(text.split("\n", 1)[0].split())
+
+
+def connect(conninfo: str, **parameters: Any) -> psycopg.Connection[Any]:
+    """Open one connection in autocommit mode.
+
+    Raises:
+        DatabaseUnavailable: it cannot be had; the message holds no secret.
+    """
+    with translated():
+        return psycopg.connect(conninfo, **_parameters(parameters))
+
+
+async def connect_async(conninfo: str, **parameters: Any) -> psycopg.AsyncConnection[Any]:
+    """Open one async connection in autocommit mode.
+
+    Raises:
+        DatabaseUnavailable: it cannot be had; the message holds no secret.
+    """
+    with translated():
+        return await psycopg.AsyncConnection.connect(conninfo, **_parameters(parameters))
+
+
+def _parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    defaults = {
+        "autocommit": True,
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "application_name": "simpleworkflow",
+    }
+    # A peer that is gone without a word is noticed within half a minute.
+    keepalives = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+    return defaults | keepalives | parameters

@@ -1,0 +1,50 @@
+"""Which database: the one that is named, else DATABASE_URL or PG*, else the embedded PostgreSQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simpleworkflow import dburl, embedded
+from simpleworkflow.database import connect
+from simpleworkflow.migrate import migrate
+from simpleworkflow.settings import Settings
+
+__all__ = ["Database", "resolve_database"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """Where the tables are: ``conninfo`` for psycopg, the schema, and how to show it without its secrets."""
+
+    conninfo: str
+    schema: str
+    shown: str
+    portable: str
+    is_embedded: bool
+    is_pooled: bool
+
+
+def resolve_database(database_url: str | None = None, *, settings: Settings | None = None) -> Database:
+    """Return the database to use, starting and migrating the embedded server if it is that one.
+
+    The embedded server lives while this process does.
+
+    Raises:
+        InvalidDatabaseUrl: a URL, or a setting of the environment, cannot be used.
+        EmbeddedPostgresError: no database is named and the embedded server cannot be started.
+    """
+    settings = settings or Settings.from_environment()
+    url = dburl.parse(database_url) if database_url else settings.database_url
+    is_embedded = url is None
+    if url is None:
+        url = dburl.parse(embedded.start(settings.home).url).with_schema(settings.schema)
+        with connect(url.conninfo) as conn:
+            migrate(conn, url.schema)
+    return Database(
+        conninfo=url.conninfo,
+        schema=url.schema,
+        shown=url.shown,
+        portable=url.portable,
+        is_embedded=is_embedded,
+        is_pooled=settings.pooler and not is_embedded,
+    )

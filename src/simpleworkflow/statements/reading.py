@@ -1,0 +1,126 @@
+"""What clients read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from simpleworkflow.codec import decode
+from simpleworkflow.database import Rows, Statement
+from simpleworkflow.model import Run, RunEvent
+
+_RUN_COLUMNS = (
+    "id::text, type, payload::text, status, priority, run_at, idempotency_key, attempt, max_attempts, leased_by, "
+    "lease_until, last_error, result::text, created_at, updated_at, deleted_at, fencing_token, parent_id::text, "
+    "finished_at"
+)
+
+
+def get_runs(run_ids: Sequence[UUID]) -> Statement[list[Run]]:
+    """Return the runs with these ids, those that exist, in no order."""
+    return Statement(
+        f"select {_RUN_COLUMNS} from {{schema}}.get_runs(%s::text[]::uuid[])",
+        ([str(run_id) for run_id in run_ids],),
+        _read_runs,
+        is_repeatable=True,
+    )
+
+
+def list_runs(
+    *,
+    patterns: Sequence[str] | None,
+    statuses: Sequence[str] | None,
+    created_from: datetime | None,
+    created_before: datetime | None,
+    before: UUID | None,
+    limit: int,
+) -> Statement[list[Run]]:
+    """Return up to ``limit`` runs, newest first, that come after ``before`` in that order."""
+    return Statement(
+        f"select {_RUN_COLUMNS} from {{schema}}.list_runs(%s::text[], %s::text[], %s::text::timestamptz, "
+        "%s::text::timestamptz, %s::text::uuid, %s::int)",
+        (
+            None if patterns is None else list(patterns),
+            None if statuses is None else list(statuses),
+            created_from and created_from.isoformat(),
+            created_before and created_before.isoformat(),
+            before and str(before),
+            limit,
+        ),
+        _read_runs,
+        is_repeatable=True,
+    )
+
+
+def list_events(run_id: UUID, *, after: int = 0, limit: int = 10_000) -> Statement[list[RunEvent]]:
+    """Return the events of a run in their order, those with an id above ``after``."""
+    return Statement(
+        "select id, workflow_id::text, event_type, data::text, created_at "
+        "from {schema}.list_events(%s::text::uuid, %s::bigint, %s::int)",
+        (str(run_id), after, limit),
+        _read_events,
+        is_repeatable=True,
+    )
+
+
+def ended_runs(run_ids: Sequence[UUID]) -> Statement[set[UUID]]:
+    """Return those of the runs that have ended."""
+    return Statement(
+        "select id::text from {schema}.ended_runs(%s::text[]::uuid[])",
+        ([str(run_id) for run_id in run_ids],),
+        lambda rows: {UUID(row[0]) for row in rows},
+        is_repeatable=True,
+    )
+
+
+def _read_runs(rows: Rows) -> list[Run]:
+    return [_read_run(*row) for row in rows]
+
+
+def _read_run(
+    id_: str, type_: str, payload: str, status: Any, priority: int, run_at: datetime, *rest: Any
+) -> Run:
+    key, attempt, max_attempts, leased_by, lease_until, last_error, result, created_at, *others = rest
+    updated_at, deleted_at, fencing_token, parent_id, finished_at = others
+    return Run(
+        id=UUID(id_),
+        type=type_,
+        payload=_decode_shown(payload),
+        status=status,
+        priority=priority,
+        run_at=_in_utc(run_at),
+        idempotency_key=key,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        leased_by=leased_by,
+        lease_until=lease_until and _in_utc(lease_until),
+        last_error=last_error,
+        result=None if result is None else _decode_shown(result),
+        created_at=_in_utc(created_at),
+        updated_at=_in_utc(updated_at),
+        deleted_at=deleted_at and _in_utc(deleted_at),
+        fencing_token=fencing_token,
+        parent_id=parent_id and UUID(parent_id),
+        finished_at=finished_at and _in_utc(finished_at),
+    )
+
+
+def _read_events(rows: Rows) -> list[RunEvent]:
+    return [
+        RunEvent(id_, UUID(run_id), event_type, _decode_shown(data), _in_utc(created_at))
+        for id_, run_id, event_type, data, created_at in rows
+    ]
+
+
+def _decode_shown(text: str) -> Any:
+    """Decode JSON to show it; what Python cannot hold stays the text that the database has."""
+    try:
+        return decode(text)
+    except ValueError:
+        return text
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time.astimezone(UTC)

@@ -1,0 +1,177 @@
+"""What workers do: the statements of the hot path, and those around it.
+
+Runs are named by the text of their id here: a worker never computes with ids, and making UUID objects of
+them would cost two microseconds each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from simpleworkflow.database import Rows, Statement
+
+
+class Claimed(NamedTuple):
+    """A run that this worker holds now.  ``payload`` and ``created_at`` are the texts that came."""
+
+    id: str
+    type: str
+    payload: str
+    attempt: int
+    max_attempts: int
+    fencing_token: int
+    created_at: str
+
+
+class Finished(NamedTuple):
+    """The end of an attempt: ``pending`` means retry, after ``delay_seconds`` or by the default rule."""
+
+    id: str
+    fencing_token: int
+    status: str
+    result: str | None = None
+    error: str | None = None
+    delay_seconds: float | None = None
+
+
+class Exchanged(NamedTuple):
+    """What an exchange brought: claimed runs, else when the next is due; and what it refused to finish."""
+
+    claimed: list[Claimed]
+    due_in_seconds: float | None
+    refused: frozenset[str]
+
+
+def exchange(
+    worker: str,
+    finished: Sequence[Finished],
+    patterns: Sequence[str],
+    *,
+    limit: int,
+    lease_seconds: float,
+) -> Statement[Exchanged]:
+    """Finish one batch and claim the next, in one round trip and one commit."""
+    return Statement(
+        "select id::text, type, payload::text, attempt, max_attempts, fencing_token, created_at::text, "
+        "extract(epoch from next_due_at - clock_timestamp())::double precision, refused::text[] "
+        "from {schema}.exchange(%s::text, %s::uuid[], %s::bigint[], %s::text[], %s::text[]::jsonb[], %s::text[], "
+        "%s::double precision[], %s::text[], %s::int, %s::double precision)",
+        (worker, *_finish_arrays(finished), list(patterns), limit, lease_seconds),
+        _read_exchanged,
+    )
+
+
+def finish_runs(worker: str, finished: Sequence[Finished]) -> Statement[set[str]]:
+    """End attempts; return the ids of the runs that were still held."""
+    return Statement(
+        "select finish::text from {schema}.finish(%s::text, %s::uuid[], %s::bigint[], %s::text[], "
+        "%s::text[]::jsonb[], %s::text[], %s::double precision[])",
+        (worker, *_finish_arrays(finished)),
+        _read_ids,
+    )
+
+
+def heartbeat_runs(
+    worker: str, held: Sequence[tuple[str, int]], *, seconds: float, is_explicit: bool = False
+) -> Statement[dict[str, str]]:
+    """Extend leases; return for each run ``leased``, ``cancelled`` or ``lost``."""
+    return Statement(
+        "select id::text, status from {schema}.heartbeat(%s::text, %s::uuid[], %s::bigint[], %s::double precision, "
+        "%s::boolean)",
+        (worker, *_held_arrays(held), seconds, is_explicit),
+        dict,
+        is_repeatable=True,
+    )
+
+
+def record_progress(worker: str, run_id: str, fencing_token: int, progress_json: str) -> Statement[bool]:
+    """Leave a progress event; return False where the run is not held any more."""
+    return Statement(
+        "select {schema}.progress(%s::text, %s::text::uuid, %s::bigint, %s::text::jsonb)",
+        (worker, run_id, fencing_token, progress_json),
+        lambda rows: bool(rows[0][0]),
+    )
+
+
+def release_runs(worker: str, held: Sequence[tuple[str, int]]) -> Statement[set[str]]:
+    """Give runs back untried; return the ids of those that were still held."""
+    return Statement(
+        "select release::text from {schema}.release(%s::text, %s::uuid[], %s::bigint[])",
+        (worker, *_held_arrays(held)),
+        _read_ids,
+        is_repeatable=True,
+    )
+
+
+def expire_runs(dead_workers: Sequence[str] = ()) -> Statement[dict[str, str]]:
+    """Take the runs of lapsed leases and of workers known dead; return what each became."""
+    return Statement(
+        "select id::text, status from {schema}.expire(%s::text[])",
+        (list(dead_workers),),
+        dict,
+        is_repeatable=True,
+    )
+
+
+def next_lease_until() -> Statement[float | None]:
+    """Return the seconds until the next lease lapses unless it is extended; None: nothing is leased."""
+    return Statement(
+        "select extract(epoch from {schema}.next_lease_until() - clock_timestamp())::double precision",
+        (),
+        lambda rows: rows[0][0],
+        is_repeatable=True,
+    )
+
+
+def register_types(names: Sequence[str]) -> Statement[None]:
+    """Enter the types and patterns that a worker handles into the registry."""
+    return Statement(
+        "select {schema}.register_types(%s::text[], 'python')",
+        (list(names),),
+        lambda _: None,
+        is_repeatable=True,
+    )
+
+
+def parse_time(text: str) -> datetime:
+    """Return the time that a timestamptz cast to text says, when it is needed at all."""
+    return datetime.fromisoformat(text)
+
+
+def _finish_arrays(finished: Sequence[Finished]) -> tuple[object, ...]:
+    # Ids, tokens and statuses need no quoting inside an array; joining them is ten times as fast as the
+    # driver's list dumper.
+    return (
+        "{" + ",".join([one.id for one in finished]) + "}",
+        "{" + ",".join([str(one.fencing_token) for one in finished]) + "}",
+        "{" + ",".join([one.status for one in finished]) + "}",
+        _unless_all_none([one.result for one in finished]),
+        _unless_all_none([one.error for one in finished]),
+        _unless_all_none([one.delay_seconds for one in finished]),
+    )
+
+
+def _held_arrays(held: Sequence[tuple[str, int]]) -> tuple[str, str]:
+    return (
+        "{" + ",".join([run_id for run_id, _ in held]) + "}",
+        "{" + ",".join([str(token) for _, token in held]) + "}",
+    )
+
+
+def _unless_all_none(values: list[object]) -> list[object] | None:
+    return values if any(value is not None for value in values) else None
+
+
+def _read_ids(rows: Rows) -> set[str]:
+    return {row[0] for row in rows}
+
+
+def _read_exchanged(rows: Rows) -> Exchanged:
+    if rows and rows[-1][0] is not None and rows[0][0] is not None:
+        return Exchanged([Claimed(*row[:7]) for row in rows], None, frozenset())
+    claimed = [Claimed(*row[:7]) for row in rows if row[0] is not None]
+    notes = [row for row in rows if row[0] is None]
+    due = min((row[7] for row in notes if row[7] is not None), default=None)
+    return Exchanged(claimed, due, frozenset(run_id for row in notes for run_id in row[8] or ()))
