@@ -168,7 +168,7 @@ class _Compiler:
     def _typed_dict(self, kind: Any) -> Reader:
         scalars = (str, int, float, bool, type(None))
         checks = {name: BASICS[hint] for name, hint in _hints(kind).items() if hint in scalars}
-        required = kind.__required_keys__
+        required = _required_keys(kind)
 
         def read(value: Any, path: Path) -> Any:
             if type(value) is not dict:
@@ -228,6 +228,18 @@ def _hints(kind: type) -> dict[str, Any]:
             f"expected the annotations of {kind.__name__} to be importable, got {error}; "
             "define what they name at module level"
         ) from error
+
+
+def _required_keys(kind: Any) -> list[str]:
+    # With annotations kept as text, Python 3.11 to 3.13 do not see NotRequired when they fill
+    # __required_keys__: the marker has to be looked at once more.
+    hints = typing.get_type_hints(kind, include_extras=True)
+    marks = {name: typing.get_origin(hint) for name, hint in hints.items()}
+    return [
+        name
+        for name, mark in marks.items()
+        if mark is typing.Required or (name in kind.__required_keys__ and mark is not typing.NotRequired)
+    ]
 
 
 def _is_class_with_fields(kind: Any) -> bool:
