@@ -142,14 +142,14 @@ def _url_params(rest: str, scheme: str) -> dict[str, str]:
     rest, _, query = rest.partition("?")
     authority, _, dbname = rest.partition("/")
     login, at, hosts = authority.rpartition("@")
-    if "@" in login or "@" in dbname or (not at and "@" in query.partition("=")[0]):
+    if "@" in login or "@" in dbname or (not at and _holds_a_host(query)):
         raise InvalidDatabaseUrl(
             f"{_EXPECTED}, got {scheme}… with an @, / or ? inside the user or password; "
             "write %40 for @, %2F for / and %3F for ?"
         )
     user, _, password = login.partition(":")
     params = _host_params(hosts, scheme) | {"user": user, "password": password, "dbname": dbname}
-    # An unencoded ? in a password puts the rest of it into the query: then name nothing from there.
+    # An unencoded ? in a password puts the rest of it into the query: if it may, name nothing from there.
     params |= _query_params(query, scheme, may_be_named=bool(at) or "@" not in query)
     if any(_BAD_PERCENT.search(value) for value in params.values()):
         raise InvalidDatabaseUrl(
@@ -157,6 +157,11 @@ def _url_params(rest: str, scheme: str) -> dict[str, str]:
         )
     decoded = {keyword: _decoded(value, scheme) for keyword, value in params.items() if value}
     return _with_sslmode(decoded)
+
+
+def _holds_a_host(query: str) -> bool:
+    """Return whether an @ in the query may end a password with a ? in it, rather than be part of a name."""
+    return any("@" in item and not item.startswith(("user=", "password=")) for item in query.split("&"))
 
 
 def _decoded(value: str, scheme: str) -> str:
