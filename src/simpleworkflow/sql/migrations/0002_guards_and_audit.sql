@@ -7,13 +7,15 @@
 -- inside our security definer functions.  (A role that owns the tables can drop the triggers too; run
 -- migrations as one role and the application as another where that matters.)
 
--- Wake an idle worker, if there is one.  An idle worker holds this lock exclusively; NOTIFY only then: in every
--- producer's transaction it would serialise their commits (8 clients: 11.9k to 4.1k inserts a second).
-create function {schema}.wake() returns void language plpgsql
+-- Wake an idle worker for runs of these types, if there is one.  An idle worker holds this lock exclusively;
+-- NOTIFY only then: in every producer's transaction it would serialise their commits (8 clients: 11.9k to 4.1k
+-- inserts a second).  The types let a worker that handles none of them sleep on.
+create function {schema}.wake(p_types text[]) returns void language plpgsql
   set search_path = pg_catalog, pg_temp as $fn$
 begin
   if not pg_try_advisory_xact_lock_shared(hashtextextended('{schema}.hungry', 0)) then
-    perform pg_notify('{schema}', 'wake');
+    perform pg_notify('{schema}', 'wake ' || case when cardinality(p_types) > 16 then '%'
+                                                  else array_to_string(p_types, ' ') end);
   end if;
 end
 $fn$;
@@ -73,7 +75,7 @@ begin
   select run.id, 'created', jsonb_build_object('by', session_user)
     from new_runs as run;
   if found then
-    perform {schema}.wake();
+    perform {schema}.wake(array(select distinct run.type from new_runs as run limit 17));
   end if;
   return null;
 end
@@ -138,7 +140,7 @@ begin
     end if;
     perform {schema}.refuse_values(new);
     if new.run_at < old.run_at then
-      perform {schema}.wake();
+      perform {schema}.wake(array[new.type::text]);
     end if;
   end if;
   if new.deleted_at is distinct from old.deleted_at then
@@ -211,7 +213,8 @@ begin
       from new_runs as run;
   end if;
   if v_transition in ('expire', 'release', 'reopen') then
-    perform {schema}.wake();
+    perform {schema}.wake(array(select distinct run.type from new_runs as run
+                                 where run.status = 'pending' limit 17));
   end if;
   return null;
 end
