@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from simpleworkflow.embedded.locks import give_to_owner_of_folder
 from simpleworkflow.errors import EmbeddedPostgresError
 
 INITDB_SECONDS = 300
+DYING_SECONDS = 2.0
 # Below the range from which systems take the ports of outgoing connections, so that it stays ours.
 PORTS = range(20_000, 32_000)
 
@@ -133,6 +135,9 @@ def remove_stale_pid_file(home: Home) -> None:
         EmbeddedPostgresError: a server that was started by other means uses the data.
     """
     pid = postmaster_pid(home)
+    deadline = time.monotonic() + DYING_SECONDS
+    while pid is not None and _is_postmaster_of(pid, home) and time.monotonic() < deadline:
+        time.sleep(0.01)  # a killed process frees its locks a moment before it is gone
     if pid is None or not is_alive(pid):
         return
     if _is_postmaster_of(pid, home):
@@ -257,17 +262,17 @@ def _is_free(port: int) -> bool:
 
 
 def _is_postmaster_of(pid: int, home: Home) -> bool:
+    process = Path(f"/proc/{pid}")
+    if not Path("/proc/self").exists():  # macOS
+        command = ["ps", "-o", "command=", "-p", str(pid)]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        return "postgres" in answer.stdout and "defunct" not in answer.stdout
     try:
         # Its working directory is its data folder.  One that we may not look at is another account's
-        # and so cannot be ours.
-        return Path(f"/proc/{pid}/cwd").readlink() == home.data.resolve()
-    except PermissionError:
+        # and cannot be ours; a zombie, which some containers keep for ever, has none.
+        return (process / "cwd").readlink() == home.data.resolve()
+    except OSError:
         return False
-    except OSError:  # no /proc: macOS
-        answer = subprocess.run(
-            ["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, timeout=10, check=False
-        )
-        return "postgres" in answer.stdout
 
 
 def _sync_folder(folder: Path) -> None:

@@ -163,6 +163,8 @@ def can_enter(home: Home, folder: Path) -> bool:
 
 
 def _refuse_strangers(folder: Path) -> None:
+    if not folder.is_dir():
+        raise EmbeddedPostgresError(f"the path {str(folder)!r} is not a folder; move the file away")
     owner = folder.stat().st_uid
     if os.geteuid() not in (0, owner):
         raise EmbeddedPostgresError(
