@@ -1,0 +1,131 @@
+"""One connection of a worker: opened again when it is lost, with a deadline on every call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.types.string import TextLoader
+
+from simpleworkflow.database import Statement, connect_async, run_async
+from simpleworkflow.errors import DatabaseUnavailable
+from simpleworkflow.resolve import Database
+
+__all__ = ["Link", "Outage"]
+
+logger = logging.getLogger("simpleworkflow.worker")
+
+T = TypeVar("T")
+
+BACKOFF_SECONDS_MAX = 5.0
+SERIALIZATION_ATTEMPTS_MAX = 5
+# A role's own limits must not end a worker's statements; under SERIALIZABLE a skipped row raises 40001.
+_SESSION = (
+    "set default_transaction_isolation = 'read committed'; set statement_timeout = '60s'; set lock_timeout = 0; "
+    "set idle_in_transaction_session_timeout = 0"
+)
+
+
+class Outage:
+    """Says once that the database is away, and once that it is back, for all links of a process."""
+
+    def __init__(self) -> None:
+        self._is_out = False
+
+    def began(self, error: BaseException) -> None:
+        """Log the first error of an outage."""
+        if not self._is_out:
+            self._is_out = True
+            logger.warning("the database is away; trying again: %s", error)
+
+    def ended(self) -> None:
+        """Log the end of an outage."""
+        if self._is_out:
+            self._is_out = False
+            logger.warning("the database is back")
+
+
+class Link:
+    """A connection that executes statements one at a time and never waits longer than ``deadline_seconds``."""
+
+    def __init__(self, database: Database, outage: Outage, *, deadline_seconds: float) -> None:
+        self._database = database
+        self._outage = outage
+        self._deadline_seconds = deadline_seconds
+        self._conn: psycopg.AsyncConnection[Any] | None = None
+        self._lock = asyncio.Lock()
+        self._failures = 0
+
+    async def ask(self, statement: Statement[T]) -> T:
+        """Execute ``statement`` once; what was lost on the way is for the caller to judge.
+
+        Raises:
+            DatabaseUnavailable: there is no connection, or no answer in time.
+            WorkflowError: the database refused it.
+        """
+        async with self._lock:
+            for attempt in range(SERIALIZATION_ATTEMPTS_MAX):
+                try:
+                    return await self._ask_once(statement)
+                except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
+                    await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
+            return await self._ask_once(statement)
+
+    async def ask_until_answered(self, statement: Statement[T]) -> T:
+        """Execute a statement that may be sent twice, again and again until the database answers."""
+        while True:
+            try:
+                return await self.ask(statement)
+            except DatabaseUnavailable:
+                await self.pause()
+
+    async def pause(self) -> None:
+        """Wait a moment before the next try: longer after each failure, with jitter."""
+        seconds = min(BACKOFF_SECONDS_MAX, 0.05 * 2 ** min(self._failures, 10))
+        await asyncio.sleep(seconds * random.uniform(0.5, 1))  # noqa: S311
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with suppress(psycopg.Error, OSError):
+                await conn.close()
+
+    async def _ask_once(self, statement: Statement[T]) -> T:
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                conn = self._conn or await self._connect()
+                answer = await run_async(conn, statement, self._database.schema)
+        except TimeoutError:
+            error = DatabaseUnavailable(f"the database did not answer within {self._deadline_seconds:g} s")
+            await self._failed(error)
+            raise error from None
+        except DatabaseUnavailable as error:
+            await self._failed(error)
+            raise
+        except asyncio.CancelledError:
+            await self.close()  # an answer may still be on its way to whoever asks next
+            raise
+        self._failures = 0
+        self._outage.ended()
+        return answer
+
+    async def _failed(self, error: DatabaseUnavailable) -> None:
+        self._failures += 1
+        self._outage.began(error)
+        await self.close()
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        threshold = None if self._database.is_pooled else 1
+        conn = await connect_async(self._database.conninfo, prepare_threshold=threshold)
+        # What the hot path reads as text it needs as text.
+        for type_name in ("uuid", "jsonb", "json", "timestamptz"):
+            conn.adapters.register_loader(type_name, TextLoader)
+        if not self._database.is_pooled:
+            await conn.execute(_SESSION)
+        self._conn = conn
+        return conn

@@ -1,0 +1,144 @@
+"""The slot table: what one worker process holds, in memory that its supervisor can read.
+
+The worker writes a slot for each run it holds; the supervisor, which runs no user code, extends the leases of
+what it finds there and writes back what was cancelled or lost.  So a handler that holds the GIL or
+blocks the loop keeps its lease, and asking whether a run is cancelled is a memory read.
+
+A slot is found again by its sequence, which no other occupation of the slot ever has: a verdict that
+arrives after the slot changed hands is not taken for the new run's.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import tempfile
+from enum import IntEnum
+from multiprocessing import reduction
+from typing import Any, NamedTuple
+
+__all__ = ["HeldSlot", "SlotTable", "Verdict"]
+
+_HEADER = struct.Struct("=QQ")  # capacity, number of verdicts written so far
+_SLOT = struct.Struct("=QQqdd36s4x")  # sequence (0: free), verdict, token, lease until, time-out at, run id
+_WORD = struct.Struct("=Q")
+_TIME = struct.Struct("=d")
+_VERDICT_OFFSET = 8
+_LEASE_OFFSET = 24
+
+
+class Verdict(IntEnum):
+    """What became of a run while its handler was busy."""
+
+    CANCELLED = 1
+    LOST = 2
+
+
+class HeldSlot(NamedTuple):
+    """One run that a worker holds.  Times are those of the monotonic clock; ``timeout_at`` 0 means none."""
+
+    index: int
+    sequence: int
+    fencing_token: int
+    lease_until: float
+    timeout_at: float
+    run_id: str
+
+
+class SlotTable:
+    """A table of ``capacity`` slots in an unnamed shared file; ``fd`` is what another process attaches."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, os.fstat(fd).st_size)
+        self.capacity: int = _HEADER.unpack_from(self._map)[0]
+        self._next_sequence = 1
+
+    @classmethod
+    def create(cls, capacity: int) -> SlotTable:
+        """Return a new, empty table."""
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+        os.ftruncate(fd, _HEADER.size + capacity * _SLOT.size)
+        os.pwrite(fd, _HEADER.pack(capacity, 0), 0)
+        return cls(fd)
+
+    def __reduce__(self) -> Any:
+        # Only while a child process is being spawned: the table goes along as a duplicate of its file.
+        return _attach_duplicate, (reduction.DupFd(self.fd),)
+
+    def close(self) -> None:
+        """Give up the mapping and the file."""
+        self._map.close()
+        os.close(self.fd)
+
+    # ── the worker's side ──────────────────────────────────────────────────────────────────────────
+
+    def hold(self, index: int, run_id: str, fencing_token: int, lease_until: float) -> int:
+        """Occupy a free slot; return the sequence that names this occupation."""
+        sequence = self._next_sequence
+        self._next_sequence += 1
+        _SLOT.pack_into(
+            self._map, _offset(index), sequence, 0, fencing_token, lease_until, 0.0, run_id.encode()
+        )
+        return sequence
+
+    def set_timeout(self, index: int, timeout_at: float) -> None:
+        """Tell when the supervisor should end a worker that did not end this run itself."""
+        _TIME.pack_into(self._map, _offset(index) + _LEASE_OFFSET + 8, timeout_at)
+
+    def free(self, index: int) -> None:
+        """Empty a slot: its lease is not extended any more."""
+        _WORD.pack_into(self._map, _offset(index), 0)
+
+    def verdict(self, index: int, sequence: int) -> Verdict | None:
+        """Return what the supervisor found about this occupation of the slot, if anything."""
+        occupied, written = struct.unpack_from("=QQ", self._map, _offset(index))
+        if occupied == sequence and written >> 2 == sequence:
+            return Verdict(written & 3)
+        return None
+
+    def verdict_count(self) -> int:
+        """Return how many verdicts were written so far: when it grows, look."""
+        count: int = _HEADER.unpack_from(self._map)[1]
+        return count
+
+    def lease_until(self, index: int) -> float:
+        """Return until when, by the monotonic clock, the lease is known to hold."""
+        until: float = _TIME.unpack_from(self._map, _offset(index) + _LEASE_OFFSET)[0]
+        return until
+
+    # ── the supervisor's side ──────────────────────────────────────────────────────────────────────
+
+    def held(self) -> list[HeldSlot]:
+        """Return the runs held now.  A slot that changes while it is read is left for the next time."""
+        first, second = self._map[_HEADER.size :], self._map[_HEADER.size :]
+        slots = []
+        for index in range(self.capacity):
+            start = index * _SLOT.size
+            sequence, _, token, lease_until, timeout_at, run_id = _SLOT.unpack_from(first, start)
+            if sequence and first[start : start + _SLOT.size] == second[start : start + _SLOT.size]:
+                slots.append(HeldSlot(index, sequence, token, lease_until, timeout_at, run_id.decode()))
+        return slots
+
+    def write_verdict(self, slot: HeldSlot, verdict: Verdict) -> None:
+        """Tell the worker what became of a run it holds."""
+        _WORD.pack_into(self._map, _offset(slot.index) + _VERDICT_OFFSET, slot.sequence << 2 | verdict)
+        _WORD.pack_into(self._map, _VERDICT_OFFSET, self.verdict_count() + 1)
+
+    def extend(self, slot: HeldSlot, lease_until: float) -> None:
+        """Tell the worker that the lease holds until then.
+
+        Should the slot have changed hands meanwhile, the new run's time becomes earlier than it really
+        is, never later: it was claimed after this heartbeat was sent.
+        """
+        _TIME.pack_into(self._map, _offset(slot.index) + _LEASE_OFFSET, lease_until)
+
+
+def _offset(index: int) -> int:
+    return _HEADER.size + index * _SLOT.size
+
+
+def _attach_duplicate(duplicate: Any) -> SlotTable:
+    return SlotTable(duplicate.detach())
