@@ -1,0 +1,51 @@
+"""The exit codes, and which error means which: the one place that decides it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from simpleworkflow import errors
+
+
+class ExitCode(IntEnum):
+    """What ``wf`` tells the shell; documented in ``wf --help``."""
+
+    OK = 0
+    NO = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    SCHEMA = 4
+    NOT_FOUND = 5
+    BUG = 70  # EX_SOFTWARE of sysexits.h
+    INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+    PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+
+EXIT_CODES_HELP = """\b
+Exit codes:
+  0    done
+  1    the answer is no: violations found, a change refused, a run that was
+       waited for failed or was cancelled, output that cannot be written
+  2    the command, an argument or a setting cannot be used
+  3    the database cannot be reached or started
+  4    the schema is missing, older or newer: see wf migrate
+  5    there is no such run, worker or program
+  70   a bug in wf: --debug shows the traceback
+  130  interrupted; 141 when the reader of the output has gone
+"""
+
+_BY_ERROR: tuple[tuple[type[errors.WorkflowError], ExitCode], ...] = (
+    (errors.InvalidDatabaseUrl, ExitCode.USAGE),
+    (errors.InvalidInput, ExitCode.USAGE),
+    (errors.PayloadMismatch, ExitCode.USAGE),
+    (errors.DatabaseUnavailable, ExitCode.UNREACHABLE),
+    (errors.EmbeddedPostgresError, ExitCode.UNREACHABLE),
+    (errors.SchemaMismatch, ExitCode.SCHEMA),
+    (errors.RunNotFound, ExitCode.NOT_FOUND),
+    (errors.WorkerNotFound, ExitCode.NOT_FOUND),
+)
+
+
+def exit_code_of(error: errors.WorkflowError) -> ExitCode:
+    """Return the exit code that an error of ours means."""
+    return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), ExitCode.NO)

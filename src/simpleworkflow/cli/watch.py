@@ -1,0 +1,70 @@
+"""``wf run watch``: the events of runs as they happen."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import click
+
+from simpleworkflow.cli.arguments import RunId
+from simpleworkflow.cli.output import event_document, json_option, print_json
+from simpleworkflow.cli.session import database_option, open_client
+
+if TYPE_CHECKING:
+    from simpleworkflow.client import Client
+
+POLL_SECONDS = 0.2
+
+
+@click.command(epilog="Example: wf run watch 01926f0e-7d3c-7b1a-9c4e-5a7d3f2b1c00")
+@click.argument("run_ids", metavar="ID...", type=RunId(), nargs=-1, required=True)
+@click.option(
+    "--follow/--no-follow", default=True, show_default=True, help="Wait for more until the runs end."
+)
+@json_option
+@database_option
+def watch(*, run_ids: Sequence[UUID], follow: bool, as_json: bool) -> None:
+    """Print the events of runs, those of the past and then each as it happens, until all have ended.
+
+    With --json, one line for each event.
+    """
+    with open_client() as client:
+        watcher = Watcher(client, run_ids, as_json=as_json)
+        while watcher.look() and follow:
+            time.sleep(POLL_SECONDS)
+
+
+class Watcher:
+    """Prints the events of some runs, each once."""
+
+    def __init__(self, client: Client, run_ids: Sequence[UUID], *, as_json: bool) -> None:
+        self._client = client
+        self._last_seen = dict.fromkeys(run_ids, 0)
+        self._live = dict.fromkeys(run_ids)
+        self._as_json = as_json
+        self._with_run = len(self._live) > 1
+
+    def look(self) -> bool:
+        """Print what is new; return whether a run is left that has not ended."""
+        for run_id in list(self._live):
+            # The status first: whatever is read after it contains the event that ended the run.
+            has_ended = self._client.get(run_id).has_ended
+            self._print_new(run_id)
+            if has_ended:
+                del self._live[run_id]
+        sys.stdout.flush()
+        return bool(self._live)
+
+    def _print_new(self, run_id: UUID) -> None:
+        from simpleworkflow.cli.timeline import print_event_line
+
+        for event in self._client.events(run_id, after=self._last_seen[run_id]):
+            self._last_seen[run_id] = event.id
+            if self._as_json:
+                print_json(event_document(event), is_compact=True)
+            else:
+                print_event_line(event, with_run=self._with_run)

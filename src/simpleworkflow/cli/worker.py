@@ -1,0 +1,40 @@
+"""``wf worker``: run a worker in several processes."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from simpleworkflow.cli.session import database_option, read_settings, say_embedded, state
+
+EPILOG = """\b
+Example, with `worker = Worker()` in app/workers.py:
+  wf worker app.workers:worker --processes 4 --concurrency 100
+"""
+_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+@click.command(epilog=EPILOG)
+@click.argument("target", metavar="MODULE:WORKER")
+@click.option(
+    "--processes", type=click.IntRange(1, 1000), default=1, show_default=True, help="Worker processes."
+)
+@click.option("--concurrency", type=click.IntRange(1, 100_000), help="Runs at a time in each process.")
+@database_option
+def worker(*, target: str, processes: int, concurrency: int | None) -> None:
+    """Run the Worker named WORKER in MODULE until SIGTERM or Ctrl-C; a process that dies is replaced.
+
+    MODULE is looked for in the current folder first.
+    """
+    if _TARGET.fullmatch(target) is None:
+        raise click.UsageError(
+            f"expected MODULE:WORKER such as app.workers:worker, got {target[:80]!a}",
+            click.get_current_context(),
+        )
+    if state().database_url is None and (settings := read_settings()).database_url is None:
+        say_embedded(settings)
+    from simpleworkflow.worker import supervise
+
+    code = supervise(target, processes=processes, concurrency=concurrency, database_url=state().database_url)
+    raise click.exceptions.Exit(code)
