@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded.processes import Program, kill_all, programs_of, stop_now
+from embedded.processes import Program, kill_all, programs_of
 from simpleworkflow.embedded import start
 
 
@@ -37,21 +36,19 @@ def new_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def stopped_server() -> Iterator[Path]:
-    """The folder of a server that has run and was stopped, for copies."""
+def known_folder() -> Iterator[Path]:
+    """A folder whose server has run before; making or copying a cluster costs a second, this nothing."""
     with a_project() as folder:
         start(folder).close()
-        assert stop_now(folder)
         yield folder
 
 
 @pytest.fixture
-def folder(stopped_server: Path) -> Iterator[Path]:
-    """A folder whose server has run before: half a second less than a new one."""
-    with a_project() as folder:
-        folder.parent.mkdir(mode=0o711)
-        subprocess.run(["cp", "-a", stopped_server, folder], check=True)
-        yield folder
+def folder(known_folder: Path) -> Iterator[Path]:
+    """The folder of a server that does not run now; a test that changes its files puts them back."""
+    assert kill_all(known_folder)
+    yield known_folder
+    assert kill_all(known_folder)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from simpleworkflow.embedded import start
 
 def commit(url: str) -> None:
     with psycopg.connect(url) as connection:
-        connection.execute("create table kept as select 42 as answer")
+        connection.execute("drop table if exists kept; create table kept as select 42 as answer")
 
 
 def kept(url: str) -> object:

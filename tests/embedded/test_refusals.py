@@ -10,7 +10,7 @@ import subprocess
 import psycopg
 import pytest
 
-from embedded.processes import eventually
+from embedded.processes import eventually, stop_now
 from simpleworkflow.embedded import binaries, find_binaries, start
 from simpleworkflow.embedded.home import settle
 from simpleworkflow.errors import EmbeddedPostgresError
@@ -47,49 +47,59 @@ def test_a_data_folder_that_is_not_postgresqls_is_left_alone(new_folder):
     assert (folder / "data" / "thesis.txt").read_text() == "mine"
 
 
-def test_a_setting_that_the_server_refuses_is_shown_and_can_be_mended(folder):
-    conf = folder / "data" / "postgresql.conf"
-    good = conf.read_text()
-    conf.write_text(good + "shared_buffers = 'a lot'\n")
+@pytest.fixture
+def conf(folder):
+    """The server's configuration file, put back afterwards."""
+    path = folder / "data" / "postgresql.conf"
+    good = path.read_text()
+    yield path
+    path.write_text(good)
+
+
+def test_a_setting_that_the_server_refuses_is_shown(folder, conf):
+    conf.write_text(conf.read_text() + "shared_buffers = 'a lot'\n")
 
     message = refusal(folder)
+
+    assert "does not start" in message
+    assert "shared_buffers" in message
+
+
+def test_after_a_refused_setting_is_mended_the_server_starts(folder, conf):
+    good = conf.read_text()
+    conf.write_text(good + "shared_buffers = 'a lot'\n")
+    refusal(folder)
+
     conf.write_text(good)
 
-    assert "shared_buffers" in (folder / "postgres.log").read_text()
-    assert "does not start" in message
+    with start(folder) as server:
+        psycopg.connect(server.url).close()
+
+
+@pytest.fixture
+def started_by_hand(folder):
+    """A server on the same data that the launcher did not start."""
     start(folder).close()
-
-
-def test_a_server_that_was_started_by_other_means_is_neither_joined_nor_harmed(folder):
+    assert stop_now(folder)
     home = settle(folder)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    by_hand = subprocess.Popen(
-        [
-            find_binaries() / "postgres",
-            "-D",
-            home.data,
-            "-c",
-            "unix_socket_directories=",
-            "-c",
-            f"port={port}",
-        ],
-        **home.process_options(),
-        stderr=subprocess.DEVNULL,
-    )
-    assert eventually(lambda: "ready" in _pid_file(home))
+    command = [find_binaries() / "postgres", "-D", home.data, f"--port={port}", "--unix_socket_directories="]
+    with subprocess.Popen(command, **home.process_options(), stderr=subprocess.DEVNULL) as server:
+        assert eventually(lambda: "ready" in _pid_file(home))
+        yield server
+        server.send_signal(signal.SIGINT)
 
+
+def test_a_server_that_was_started_by_other_means_is_neither_joined_nor_harmed(folder, started_by_hand):
     message = refusal(folder)
 
     assert "started by other means" in message
-    assert by_hand.poll() is None
-    by_hand.send_signal(signal.SIGINT)
-    by_hand.wait(20)
+    assert started_by_hand.poll() is None
 
 
-def test_a_server_without_a_free_connection_is_still_joined(folder):
-    with (folder / "data" / "postgresql.conf").open("a") as conf:
-        conf.write("max_connections = 4\nsuperuser_reserved_connections = 1\n")
+def test_a_server_without_a_free_connection_is_still_joined(folder, conf):
+    conf.write_text(conf.read_text() + "max_connections = 4\nsuperuser_reserved_connections = 1\n")
 
     with start(folder) as server:
         connections = [psycopg.connect(server.superuser_url) for _ in range(4)]

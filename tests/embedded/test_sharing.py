@@ -80,7 +80,7 @@ def test_the_server_stays_for_the_one_who_joined_and_stops_after_the_last(folder
 
 def test_what_was_committed_is_there_after_a_stop_and_the_url_is_the_same(folder, processes):
     with start(folder) as first, psycopg.connect(first.url) as connection:
-        connection.execute("create table kept as select 42 as answer")
+        connection.execute("drop table if exists kept; create table kept as select 42 as answer")
     assert eventually(lambda: not processes("server") and not processes("keeper"))
 
     with start(folder) as second, psycopg.connect(second.url) as connection:

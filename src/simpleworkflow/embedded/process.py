@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -58,10 +59,17 @@ def trimmed_log_size(home: Home) -> int:
 
 
 def log_from(home: Home, start: int) -> str:
-    """Return what was said since the log had this size."""
+    """Return what was said since the log had this size, without times and process ids."""
     with home.log.open("rb") as log:
         log.seek(start)
-        return log.read().decode("utf-8", "replace")
+        said = log.read().decode("utf-8", "replace")
+    return re.sub(r"^.* \[\d+\] (?=[A-Z]+: )", "", said, flags=re.MULTILINE)
+
+
+def last_words(said: str) -> str:
+    """Return the last lines as one: which setting was wrong stands before that the file has errors."""
+    lines = [re.sub(r"\s+", " ", line).strip() for line in said.splitlines()]
+    return "; ".join([line for line in lines if line][-3:]) or "it said nothing"
 
 
 @contextmanager

@@ -151,7 +151,7 @@ def _launch_on_a_free_port(
         if "Address already in use" not in said or len(taken) >= 5:
             raise EmbeddedPostgresError(
                 f"PostgreSQL {binaries.version} does not start in {str(home.folder)!r}:"
-                f" {cluster.one_line(said)}; see {str(home.log)!r}"
+                f" {process.last_words(said)}; see {str(home.log)!r}"
             )
         taken.add(credentials.port)  # somebody took it between our look and the server's
         lock = _take_server_lock(home)
