@@ -24,7 +24,14 @@ $fn$;
 create function {schema}.refuse_values(run {schema}.workflow_run) returns void language plpgsql
   set search_path = pg_catalog, pg_temp as $fn$
 begin
-  if length(run.type) > 200 or run.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' then
+  if run.type is null or run.payload is null or run.priority is null or run.run_at is null
+     or run.max_attempts is null then
+    raise exception using errcode = 'WF002',
+      message = format('%s: expected a value, got null',
+                       case when run.type is null then 'type' when run.payload is null then 'payload'
+                            when run.priority is null then 'priority' when run.run_at is null then 'run_at'
+                            else 'max_attempts' end);
+  elsif length(run.type) > 200 or run.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' then
     raise exception using errcode = 'WF002',
       message = format('type: expected words of A-Z a-z 0-9 _ - joined by dots, at most 200 characters, got %s',
                        quote_literal(left(run.type, 60)));
@@ -41,6 +48,12 @@ begin
   elsif run.run_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00' then
     raise exception using errcode = 'WF002',
       message = format('run_at: expected a finite time before the year 10000, got %s', run.run_at);
+  -- Nothing depends on these, but one that a client's language cannot hold would break every page that lists it.
+  elsif run.created_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
+        or run.updated_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
+        or run.deleted_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00' then
+    raise exception using errcode = 'WF002',
+      message = 'created_at, updated_at, deleted_at: expected finite times before the year 10000';
   end if;
 end
 $fn$;
@@ -58,11 +71,14 @@ $fn$;
 
 -- The condition is the check: on a row in order the function is not even called.
 create trigger a_guard_insert before insert on {schema}.workflow_run for each row
-  when (new.status <> 'pending' or new.attempt <> 0 or new.fencing_token <> 0 or new.leased_by is not null
+  when (new.status is distinct from 'pending' or new.attempt <> 0 or new.fencing_token <> 0 or new.leased_by is not null
         or new.lease_until is not null or new.last_error is not null or new.result is not null
         or new.finished_at is not null or new.deleted_at is not null or new.parent_id is not null
-        or new.max_attempts not between 1 and 1000
+        or new.type is null or new.payload is null or new.priority is null or new.run_at is null
+        or new.max_attempts is null or new.max_attempts not between 1 and 1000
         or new.run_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
+        or new.created_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
+        or new.updated_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
         or octet_length(new.idempotency_key) not between 1 and 400
         or length(new.type) > 200 or new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$'
         or octet_length(new.payload::text) > 1048576)
@@ -103,21 +119,22 @@ create trigger a_guard_transition before update on {schema}.workflow_run
   execute function {schema}.guard_transition();
 
 -- A plain UPDATE may cancel, may change priority, run_at and payload of a pending run, and may hide or show
--- (deleted_at) a run that nobody executes.
+-- (deleted_at) a run that nobody executes.  updated_at is the database's: what is written to it is replaced.
 create function {schema}.guard_update() returns trigger language plpgsql
   set search_path = pg_catalog, pg_temp as $fn$
 declare
   v_cancels boolean := new.status = 'cancelled' and old.status in ('pending', 'leased', 'waiting');
+  v_edits boolean := (new.priority, new.run_at, new.payload) is distinct from (old.priority, old.run_at, old.payload);
+  v_hides boolean := new.deleted_at is distinct from old.deleted_at;
 begin
   if v_cancels then
     new.leased_by := null;
     new.lease_until := null;
-    new.updated_at := clock_timestamp();
-    new.finished_at := new.updated_at;
+    new.finished_at := clock_timestamp();
   elsif new.status is distinct from old.status then
     raise exception using errcode = 'WF001',
       message = format('run %s is %s: a plain UPDATE cannot make it %s', old.id, old.status,
-                       coalesce(new.status, 'null')),
+                       coalesce(quote_literal(left(new.status, 60)), 'null')),
       hint = case when new.status = 'pending' then 'use reopen' when new.status = 'cancelled'
                   then 'only a pending, leased or waiting run can be cancelled'
                   else 'only a worker that holds the run can, through finish' end;
@@ -132,26 +149,30 @@ begin
     raise exception using errcode = 'WF001',
       message = format('run %s: a plain UPDATE may change only priority, run_at, payload, deleted_at, or cancel', old.id);
   end if;
-  if (new.priority, new.run_at, new.payload) is distinct from (old.priority, old.run_at, old.payload) then
-    if old.status <> 'pending' then
-      raise exception using errcode = 'WF001',
-        message = format('run %s is %s: priority, run_at and payload can be changed only while it is pending',
-                         old.id, old.status);
+  if v_edits and old.status <> 'pending' then
+    raise exception using errcode = 'WF001',
+      message = format('run %s is %s: priority, run_at and payload can be changed only while it is pending',
+                       old.id, old.status);
+  elsif v_hides and old.status in ('leased', 'waiting') and not v_cancels then
+    raise exception using errcode = 'WF001',
+      message = format('run %s is %s: cancel it before deleted_at is set', old.id, old.status);
+  end if;
+  if v_cancels or v_edits or v_hides then
+    new.updated_at := clock_timestamp();
+    if v_edits or v_hides then   -- but a run that came with an old backup can always be cancelled
+      perform {schema}.refuse_values(new);
     end if;
-    perform {schema}.refuse_values(new);
-    if new.run_at < old.run_at then
+    if new.status = 'pending' and (new.run_at < old.run_at or v_hides and new.deleted_at is null) then
       perform {schema}.wake(array[new.type::text]);
     end if;
+    return new;
+  elsif old.status = 'cancelled' then
+    return null;   -- most likely cancelled once more: nothing changes
+  elsif new.updated_at is distinct from old.updated_at and old.status <> 'pending' then
+    raise exception using errcode = 'WF001',
+      message = format('run %s is %s: updated_at is set by the database', old.id, old.status);
   end if;
-  if new.deleted_at is distinct from old.deleted_at then
-    if old.status in ('leased', 'waiting') and not v_cancels then
-      raise exception using errcode = 'WF001',
-        message = format('run %s is %s: cancel it before deleted_at is set', old.id, old.status);
-    end if;
-  elsif new.status = 'cancelled' and not v_cancels then
-    return null;   -- cancelled already: nothing changes
-  end if;
-  return new;
+  return old;   -- changes nothing, but counts: an UPDATE that asks for what is there has found its row
 end
 $fn$;
 
@@ -247,10 +268,15 @@ create trigger audit_cancel after update on {schema}.workflow_run
   for each row when (new.status = 'cancelled' and old.status <> 'cancelled')
   execute function {schema}.audit_cancel();
 
--- Runs and events leave only through prune; events are written only by the triggers and functions here.
+-- Runs and events leave only through prune; events are written only by the triggers and functions here.  As
+-- above, the setting that names the function counts only while the table's owner acts.
 create function {schema}.guard_history() returns trigger language plpgsql
   set search_path = pg_catalog, pg_temp as $fn$
 begin
+  if (tg_op, current_setting('workflow.transition', true)) in (('DELETE', 'prune'), ('INSERT', 'progress'))
+     and current_user = (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid) then
+    return null;
+  end if;
   raise exception using errcode = 'WF001',
     message = format('%s: %s is refused; history is only added to, by the changes it records', tg_table_name, tg_op),
     hint = case when tg_table_name = 'workflow_run' then 'set deleted_at to hide a run that nobody executes'
@@ -258,17 +284,11 @@ begin
 end
 $fn$;
 
-create trigger a_guard_delete before delete on {schema}.workflow_run
-  for each statement when (current_setting('workflow.transition', true) is distinct from 'prune')
-  execute function {schema}.guard_history();
-create trigger a_guard_truncate before truncate on {schema}.workflow_run
+create trigger a_guard_delete before delete or truncate on {schema}.workflow_run
   for each statement execute function {schema}.guard_history();
-create trigger a_guard_delete before delete on {schema}.workflow_event
-  for each statement when (current_setting('workflow.transition', true) is distinct from 'prune')
-  execute function {schema}.guard_history();
-create trigger a_guard_update before update or truncate on {schema}.workflow_event
+create trigger a_guard_change before update or delete or truncate on {schema}.workflow_event
   for each statement execute function {schema}.guard_history();
+-- What the audit triggers write does not even call it.
 create trigger a_guard_insert before insert on {schema}.workflow_event
-  for each statement when (pg_trigger_depth() = 0
-                           and current_setting('workflow.transition', true) is distinct from 'progress')
+  for each statement when (pg_trigger_depth() = 0)
   execute function {schema}.guard_history();

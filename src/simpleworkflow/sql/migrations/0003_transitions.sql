@@ -13,6 +13,16 @@
 
 -- ── submit ─────────────────────────────────────────────────────────────────────────────────────────
 
+-- A delay that no interval can hold would fail with a message that names nothing.
+create function {schema}.refuse_delays(p_delays_seconds double precision[]) returns void language plpgsql
+  set search_path = pg_catalog, pg_temp as $fn$
+begin
+  if exists (select from unnest(p_delays_seconds) as delay where delay not between -1e11 and 1e11) then
+    raise exception using errcode = 'WF002', message = 'delay_seconds: expected a finite number of seconds within 3000 years';
+  end if;
+end
+$fn$;
+
 -- Record one run; a key that exists returns the run that has it, created false.
 create function {schema}.submit(
   p_type text,
@@ -28,6 +38,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
   v_id uuid;
 begin
+  perform {schema}.refuse_delays(array[p_delay_seconds]);
   loop
     insert into {schema}.workflow_run (type, payload, idempotency_key, priority, run_at, max_attempts)
     values (p_type, p_payload, p_idempotency_key, coalesce(p_priority, 100),
@@ -65,6 +76,10 @@ declare
   v_ids uuid[] := array(select {schema}.uuid7() from generate_series(1, cardinality(p_types)));
   v_created uuid[];
 begin
+  perform {schema}.refuse_delays(p_delays_seconds);
+  if cardinality(p_payloads) is distinct from cardinality(p_types) then
+    raise exception using errcode = 'WF002', message = 'p_types, p_payloads: expected the same number of each';
+  end if;
   -- In the order of their keys: two producers with the same keys in another order would deadlock.
   with inserted as (
     insert into {schema}.workflow_run (id, type, payload, idempotency_key, priority, run_at, max_attempts)
@@ -252,9 +267,10 @@ declare
   v_now timestamptz := clock_timestamp();
   v_due record;
 begin
-  if not (p_lease_seconds > 0 and p_lease_seconds <= 31536000) then
+  if (p_lease_seconds > 0 and p_lease_seconds <= 31536000) is not true then
     raise exception using errcode = 'WF002',
-      message = format('p_lease_seconds: expected more than 0 and at most a year, got %s', p_lease_seconds);
+      message = format('p_lease_seconds: expected more than 0 and at most a year, got %s',
+                       coalesce(p_lease_seconds::text, 'null'));
   elsif coalesce(p_worker, '') = '' then
     raise exception using errcode = 'WF002', message = 'p_worker: expected a name, got none';
   end if;
@@ -284,6 +300,10 @@ $fn$;
 
 -- ── finish, heartbeat, release ─────────────────────────────────────────────────────────────────────
 
+-- These three read the runs by `id = any (p_ids)`, in the order of the index, and hash what is to be done with
+-- each.  A nested loop over p_ids costs the same, but on a table analyzed while it was small the planner turns it
+-- round, keeps that plan, and reads every run for each batch: 93 instead of 28 microseconds a run at 50,000 runs.
+
 -- At most 64 kB of an error: its head and its tail.
 create function {schema}.bound_error(p_error text) returns text language sql immutable parallel safe
   as $fn$   -- no SET here: it would keep the planner from inlining the expression
@@ -311,12 +331,14 @@ create function {schema}.finish(
 returns setof uuid
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set enable_mergejoin = off
 set jit = off set plan_cache_mode = force_generic_plan as $fn$
 declare
   v_now timestamptz := clock_timestamp();
 begin
-  if exists (select from unnest(p_statuses) as wanted (status)
+  if (cardinality(p_tokens), cardinality(p_statuses)) is distinct from (cardinality(p_ids), cardinality(p_ids)) then
+    raise exception using errcode = 'WF002', message = 'p_ids, p_tokens, p_statuses: expected the same number of each';
+  elsif exists (select from unnest(p_statuses) as wanted (status)
               where wanted.status is null or wanted.status not in ('succeeded', 'failed', 'pending')) then
     raise exception using errcode = 'WF002', message = 'p_statuses: expected succeeded, failed or pending';
   elsif exists (select from unnest(p_results) as wanted (result) where octet_length(result::text) > 1048576) then
@@ -342,7 +364,8 @@ begin
     from (select * from unnest(p_ids, p_tokens, p_statuses, p_results, p_errors, p_delays_seconds)
                      as wanted (id, token, status, result, error, delay_seconds)
            order by wanted.id) as done
-   where run.id = done.id
+   where run.id = any (p_ids)
+     and run.id = done.id
      and run.fencing_token = done.token   -- the fence: a run claimed again has a higher token
      and run.leased_by = p_worker
   returning run.id;
@@ -361,16 +384,17 @@ create function {schema}.heartbeat(
 returns table (id uuid, status text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set enable_mergejoin = off
 set jit = off set plan_cache_mode = force_generic_plan as $fn$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();
   v_held uuid[];
 begin
-  if not (p_seconds > 0 and p_seconds <= 31536000) then
+  if (p_seconds > 0 and p_seconds <= 31536000) is not true then
     raise exception using errcode = 'WF002',
-      message = format('p_seconds: expected more than 0 and at most a year, got %s', p_seconds);
+      message = format('p_seconds: expected more than 0 and at most a year, got %s',
+                       coalesce(p_seconds::text, 'null'));
   end if;
   perform set_config('workflow.transition', case when p_explicit then 'heartbeat' else 'extend' end, true),
           set_config('workflow.actor', p_worker, true),
@@ -379,7 +403,8 @@ begin
     update {schema}.workflow_run as run
        set lease_until = greatest(run.lease_until, v_now + make_interval(secs => p_seconds))
       from (select * from unnest(p_ids, p_tokens) as named (id, token) order by named.id) as held
-     where run.id = held.id
+     where run.id = any (p_ids)
+       and run.id = held.id
        and run.fencing_token = held.token   -- the fence
        and run.leased_by is not null        -- a lease that has lapsed but was not expired still counts
     returning run.id)
@@ -429,7 +454,7 @@ create function {schema}.release(p_worker text, p_ids uuid[], p_tokens bigint[])
 returns setof uuid
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set enable_mergejoin = off
 set jit = off set plan_cache_mode = force_generic_plan as $fn$
 begin
   perform set_config('workflow.transition', 'release', true), set_config('workflow.actor', p_worker, true);
@@ -438,7 +463,8 @@ begin
      set status = 'pending', attempt = run.attempt - 1, leased_by = null, lease_until = null,
          updated_at = clock_timestamp()
     from (select * from unnest(p_ids, p_tokens) as named (id, token) order by named.id) as held
-   where run.id = held.id
+   where run.id = any (p_ids)
+     and run.id = held.id
      and run.fencing_token = held.token   -- the fence
      and run.leased_by = p_worker
   returning run.id;
