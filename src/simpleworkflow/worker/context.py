@@ -57,7 +57,7 @@ class _RunValues:
 
     @property
     def attempt(self) -> int:
-        """Which attempt this is: 1, 2, …"""
+        """Which attempt this is, from 1."""
         return self._claimed.attempt
 
     @property

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from simpleworkflow.model import matches
 from simpleworkflow.payloads import payload_reader
-from simpleworkflow.worker.options import HandlerOptions
+from simpleworkflow.worker.options import HandlerOptions, WorkerOptions
 
 __all__ = ["Handler", "Handlers", "WorkflowExecutor"]
 
@@ -65,7 +66,7 @@ class Handlers:
             ValueError: the pattern is none, or has a handler already.
             TypeError: ``executes`` cannot be called with a run.
         """
-        if not isinstance(pattern, str) or not _PATTERN.match(pattern) or len(pattern) > 200:
+        if not _PATTERN.match(pattern) or len(pattern) > 200:
             raise ValueError(
                 f"expected a type such as 'billing.invoice.v1' or a prefix 'billing.%', got {pattern!r}"
             )
@@ -78,6 +79,20 @@ class Handlers:
         else:
             self._exact[pattern] = handler
         self._found.clear()
+
+    def fitting(self, options: WorkerOptions, threads: int | None, concurrency: int | None) -> WorkerOptions:
+        """Return ``options`` for these handlers: no more runs are claimed than can execute.
+
+        ``threads`` and ``concurrency`` are what the user asked for, None where nothing was said.
+        """
+        threads = threads if threads is not None else concurrency or options.threads
+        concurrency = concurrency or options.concurrency
+        kinds = {handler.kind for handler in [*self._exact.values(), *self._prefixes]}
+        if "async" not in kinds:
+            places = threads if "thread" in kinds else 0
+            places += (options.cpu_processes or os.cpu_count() or 1) if "cpu" in kinds else 0
+            concurrency = min(concurrency, places)
+        return replace(options, concurrency=concurrency, threads=threads)
 
     def find(self, type_: str) -> Handler | None:
         """Return the handler for a type."""

@@ -83,6 +83,11 @@ class Link:
             except DatabaseUnavailable:
                 await self.pause()
 
+    def say_away(self, error: DatabaseUnavailable) -> None:
+        """Count a failure that happened on another connection to the same database."""
+        self._failures += 1
+        self._outage.began(error)
+
     async def pause(self) -> None:
         """Wait a moment before the next try: longer after each failure, with jitter."""
         seconds = min(BACKOFF_SECONDS_MAX, 0.05 * 2 ** min(self._failures, 10))
@@ -115,8 +120,7 @@ class Link:
         return answer
 
     async def _failed(self, error: DatabaseUnavailable) -> None:
-        self._failures += 1
-        self._outage.began(error)
+        self.say_away(error)
         await self.close()
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:

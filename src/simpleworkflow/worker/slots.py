@@ -20,12 +20,15 @@ from typing import Any, NamedTuple
 
 __all__ = ["HeldSlot", "SlotTable", "Verdict"]
 
-_HEADER = struct.Struct("=QQ")  # capacity, number of verdicts written so far
+_HEADER = struct.Struct(
+    "=QQdd"
+)  # capacity, verdicts written so far, lease and grace in seconds (0: starting)
 _SLOT = struct.Struct("=QQqdd36s4x")  # sequence (0: free), verdict, token, lease until, time-out at, run id
 _WORD = struct.Struct("=Q")
 _TIME = struct.Struct("=d")
 _VERDICT_OFFSET = 8
 _LEASE_OFFSET = 24
+_TERMS_OFFSET = 16
 
 
 class Verdict(IntEnum):
@@ -38,7 +41,7 @@ class Verdict(IntEnum):
 class HeldSlot(NamedTuple):
     """One run that a worker holds.  Times are those of the monotonic clock; ``timeout_at`` 0 means none."""
 
-    index: int
+    number: int
     sequence: int
     fencing_token: int
     lease_until: float
@@ -61,7 +64,7 @@ class SlotTable:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
         os.ftruncate(fd, _HEADER.size + capacity * _SLOT.size)
-        os.pwrite(fd, _HEADER.pack(capacity, 0), 0)
+        os.pwrite(fd, _HEADER.pack(capacity, 0, 0.0, 0.0), 0)
         return cls(fd)
 
     def __reduce__(self) -> Any:
@@ -73,7 +76,23 @@ class SlotTable:
         self._map.close()
         os.close(self.fd)
 
+    @property
+    def lease_seconds(self) -> float:
+        """How long the worker's leases are; 0 while it is starting."""
+        seconds: float = _HEADER.unpack_from(self._map)[2]
+        return seconds
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long the worker lets its handlers end by themselves when it stops."""
+        seconds: float = _HEADER.unpack_from(self._map)[3]
+        return seconds
+
     # ── the worker's side ──────────────────────────────────────────────────────────────────────────
+
+    def announce(self, *, lease_seconds: float, grace_seconds: float) -> None:
+        """Say that the worker has started, and its terms."""
+        struct.pack_into("=dd", self._map, _TERMS_OFFSET, lease_seconds, grace_seconds)
 
     def hold(self, index: int, run_id: str, fencing_token: int, lease_until: float) -> int:
         """Occupy a free slot; return the sequence that names this occupation."""
@@ -124,7 +143,7 @@ class SlotTable:
 
     def write_verdict(self, slot: HeldSlot, verdict: Verdict) -> None:
         """Tell the worker what became of a run it holds."""
-        _WORD.pack_into(self._map, _offset(slot.index) + _VERDICT_OFFSET, slot.sequence << 2 | verdict)
+        _WORD.pack_into(self._map, _offset(slot.number) + _VERDICT_OFFSET, slot.sequence << 2 | verdict)
         _WORD.pack_into(self._map, _VERDICT_OFFSET, self.verdict_count() + 1)
 
     def extend(self, slot: HeldSlot, lease_until: float) -> None:
@@ -133,7 +152,7 @@ class SlotTable:
         Should the slot have changed hands meanwhile, the new run's time becomes earlier than it really
         is, never later: it was claimed after this heartbeat was sent.
         """
-        _TIME.pack_into(self._map, _offset(slot.index) + _LEASE_OFFSET, lease_until)
+        _TIME.pack_into(self._map, _offset(slot.number) + _LEASE_OFFSET, lease_until)
 
 
 def _offset(index: int) -> int:

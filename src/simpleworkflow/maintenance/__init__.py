@@ -1,0 +1,6 @@
+"""What every worker does besides running runs: each a service, ``run_once`` and the one common loop."""
+
+from simpleworkflow.maintenance.expiry import Expiry
+from simpleworkflow.maintenance.service import Asks, Service, repeat
+
+__all__ = ["Asks", "Expiry", "Service", "repeat"]

@@ -1,0 +1,208 @@
+"""Processes for handlers that compute: one each at a time, killed when it overruns or is not wanted any more.
+
+Not a library's process pool: those share one queue among the processes, so that one handler cannot be
+killed without harm to the others.  Here each process has a pipe of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from simpleworkflow.codec import describe_error
+from simpleworkflow.statements import Claimed
+from simpleworkflow.worker.context import WorkflowRun
+from simpleworkflow.worker.slots import SlotTable, Verdict
+
+if TYPE_CHECKING:
+    from simpleworkflow.worker.engine import Execution
+
+__all__ = ["CpuPool"]
+
+
+class CpuPool:
+    """Up to ``count`` processes (0: one for each core), started when first needed."""
+
+    def __init__(self, count: int, table: SlotTable) -> None:
+        count = count or os.cpu_count() or 1
+        self._table = table
+        self._free = asyncio.Semaphore(count)
+        self._idle: list[_CpuProcess] = []
+        self._all: set[_CpuProcess] = set()
+
+    async def call(self, execution: Execution, payload: Any, arguments: tuple[Any, ...]) -> Any:
+        """Return what the handler returns, from a process that is killed if this call is cancelled.
+
+        Raises:
+            TimeoutError: it ran longer than its time-out, and was killed.
+            RuntimeError: the process died.
+            BaseException: whatever the handler raises.
+        """
+        async with self._free:
+            process = self._idle.pop() if self._idle else await self._start()
+            seconds = execution.handler.options.timeout_seconds
+            try:
+                async with asyncio.timeout(seconds) as scope:
+                    answer = await process.execute(execution, payload, arguments)
+            except BaseException as error:
+                self._all.discard(process)
+                process.kill()
+                if isinstance(error, TimeoutError) and scope.expired():
+                    raise TimeoutError(f"the handler ran longer than its time-out of {seconds:g} s") from None
+                raise
+            self._idle.append(process)
+        is_result, value = answer
+        if is_result:
+            return value
+        raise value
+
+    def close(self) -> None:
+        """Kill all processes."""
+        for process in self._all:
+            process.kill()
+        self._all.clear()
+        self._idle.clear()
+
+    async def _start(self) -> _CpuProcess:
+        process = _CpuProcess(self._table)
+        self._all.add(process)
+        # Spawned, not forked: a fork would inherit our connections.
+        await asyncio.get_running_loop().run_in_executor(None, process.start)
+        return process
+
+
+class _CpuProcess:
+    def __init__(self, table: SlotTable) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._lifeline, lifeline = context.Pipe()
+        self._theirs = (theirs, lifeline)
+        self._process = context.Process(target=_serve, args=(theirs, lifeline, table), daemon=True)
+
+    def start(self) -> None:
+        self._process.start()
+        for end in self._theirs:
+            end.close()
+
+    async def execute(
+        self, execution: Execution, payload: Any, arguments: tuple[Any, ...]
+    ) -> tuple[bool, Any]:
+        job = (
+            execution.handler.function,
+            tuple(execution.claimed),
+            payload,
+            arguments,
+            execution.slot,
+            execution.sequence,
+        )
+        self._pipe.send_bytes(pickle.dumps(job))
+        while True:
+            word, value = await self._receive()
+            if word == "heartbeat":
+                self._pipe.send(await execution.heartbeat(value))
+            elif word == "progress":
+                self._pipe.send(await execution.record_progress(value))
+            else:
+                return word == "result", value
+
+    async def _receive(self) -> tuple[str, Any]:
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self._pipe.fileno(), readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(self._pipe.fileno())
+        try:
+            word, value = self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join(1)
+            raise RuntimeError(
+                f"the handler's process died: {_describe_exit(self._process.exitcode)}"
+            ) from None
+        return word, value
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join(5)
+        self._pipe.close()
+        self._lifeline.close()
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+# ── in the process ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _serve(pipe: Connection, lifeline: Connection, table: SlotTable) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which decides what becomes of us
+    threading.Thread(target=_end_with_worker, args=(lifeline,), daemon=True).start()
+    while True:
+        try:
+            job = pipe.recv_bytes()
+        except (EOFError, OSError):
+            return
+        pipe.send(_execute(job, pipe, table))
+
+
+def _end_with_worker(lifeline: Connection) -> None:
+    try:
+        lifeline.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _execute(job: bytes, pipe: Connection, table: SlotTable) -> tuple[str, Any]:
+    try:
+        function, claimed, payload, arguments, slot, sequence = pickle.loads(job)  # noqa: S301 - our own worker's
+        link = _PipeLink(pipe, table, slot, sequence)
+        return "result", _sendable(function(WorkflowRun(Claimed(*claimed), payload, link), *arguments))
+    except BaseException as error:  # noqa: BLE001 - the worker judges it
+        return "error", _sendable_error(error)
+
+
+def _sendable(value: Any) -> Any:
+    pickle.dumps(value)
+    return value
+
+
+def _sendable_error(error: BaseException) -> BaseException:
+    try:
+        if type(pickle.loads(pickle.dumps(error))) is type(error):  # noqa: S301
+            return error
+    except Exception:  # noqa: BLE001, S110 - it cannot travel; its description can
+        pass
+    return RuntimeError(describe_error(error))
+
+
+class _PipeLink:
+    """How a run in a process reaches its worker: by the pipe; what became of it is in shared memory."""
+
+    def __init__(self, pipe: Connection, table: SlotTable, slot: int, sequence: int) -> None:
+        self._pipe = pipe
+        self._table = table
+        self._slot = slot
+        self._sequence = sequence
+
+    def verdict(self) -> Verdict | None:
+        return self._table.verdict(self._slot, self._sequence)
+
+    def heartbeat(self, seconds: float) -> Any:
+        return self._ask("heartbeat", seconds)
+
+    def record_progress(self, progress_json: str) -> Any:
+        return self._ask("progress", progress_json)
+
+    def _ask(self, word: str, value: object) -> Any:
+        self._pipe.send((word, value))
+        return self._pipe.recv()

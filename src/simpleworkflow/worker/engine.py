@@ -1,0 +1,439 @@
+"""One worker process at work: claim, execute, finish, in one asyncio loop.
+
+    exchanger ──claimed──▶ queue ──free place──▶ execution ──finished──▶ exchanger
+
+Two exchangers take turns, so that handlers run while the other's batch is at the server.  Each exchange
+finishes what has ended and claims what there is room for, in one round trip and one commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import monotonic
+
+from simpleworkflow.codec import decode
+from simpleworkflow.errors import DatabaseUnavailable, LeaseLost, RunCancelled, WorkflowError
+from simpleworkflow.outcome import Cancelled as CancelledOutcome
+from simpleworkflow.outcome import Failed, Lost, Outcome, Retried, Succeeded, decide_failure, decide_result
+from simpleworkflow.statements import (
+    Claimed,
+    Exchanged,
+    Finished,
+    exchange,
+    finish_runs,
+    heartbeat_runs,
+    record_progress,
+    release_runs,
+)
+from simpleworkflow.worker.calling import Callers
+from simpleworkflow.worker.handlers import Handler, Handlers
+from simpleworkflow.worker.link import Link
+from simpleworkflow.worker.options import WorkerOptions
+from simpleworkflow.worker.slots import SlotTable, Verdict
+
+__all__ = ["AHEAD_MAX", "Engine", "Execution"]
+
+logger = logging.getLogger("simpleworkflow.worker")
+
+# While runs are short, this many more than the concurrency are claimed ahead, so that an exchange carries
+# hundreds.  They wait in memory under a lease, at most about AHEAD_SECONDS.
+AHEAD_MAX = 400
+AHEAD_SECONDS = 0.1
+# An ended attempt waits this long at most for others to be finished in the same exchange.
+FINISH_DELAY_SECONDS = 0.005
+BATCH_MAX = 500
+# Runs that come for so long without a pause make a worker busy: producers need not wake it.
+BUSY_SECONDS = 0.02
+TICK_SECONDS = 0.1
+# A handler that cannot be cancelled (a thread, a blocked loop) has this long after its time-out before the
+# supervisor ends the process.
+OVERRUN_SECONDS = 5.0
+
+
+class Execution:
+    """One attempt in this process: the claimed run, its slot, and what became of it meanwhile.
+
+    It is also the link that its handler's run object holds.
+    """
+
+    __slots__ = ("claimed", "engine", "found", "handler", "is_over", "is_started", "sequence", "slot", "task")
+
+    def __init__(self, engine: Engine, claimed: Claimed, handler: Handler, slot: int, sequence: int) -> None:
+        self.engine = engine
+        self.claimed = claimed
+        self.handler = handler
+        self.slot = slot
+        self.sequence = sequence
+        self.found: Verdict | None = None
+        self.is_started = False
+        self.is_over = False
+        self.task: asyncio.Task[None] | None = None
+
+    def verdict(self) -> Verdict | None:
+        """Return what became of the run: by the wake-up, by the supervisor, or because the attempt is over."""
+        if self.found is None:
+            self.found = Verdict.LOST if self.is_over else self.engine.table.verdict(self.slot, self.sequence)
+        return self.found
+
+    async def heartbeat(self, seconds: float) -> str:
+        """Extend the lease; return leased, cancelled or lost."""
+        if self.is_over:
+            return "lost"
+        held = [(self.claimed.id, self.claimed.fencing_token)]
+        statement = heartbeat_runs(self.engine.worker_id, held, seconds=seconds, is_explicit=True)
+        state = (await self.engine.side.ask(statement)).get(self.claimed.id, "lost")
+        if state != "leased":
+            self.engine.tell(self, Verdict.CANCELLED if state == "cancelled" else Verdict.LOST)
+        return state
+
+    async def record_progress(self, progress_json: str) -> bool:
+        """Leave a progress event; return whether the run is still held."""
+        claimed = self.claimed
+        return not self.is_over and await self.engine.side.ask(
+            record_progress(self.engine.worker_id, claimed.id, claimed.fencing_token, progress_json)
+        )
+
+
+class Engine:
+    """Claims, executes and finishes runs until told to stop.  ``side`` is the link for everything else."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: str,
+        handlers: Handlers,
+        patterns: Sequence[str],
+        options: WorkerOptions,
+        table: SlotTable,
+        links: Sequence[Link],
+        side: Link,
+        callers: Callers,
+    ) -> None:
+        self.worker_id = worker_id
+        self.table = table
+        self.side = side
+        self.set_hungry: Callable[[bool], None] = _ignore
+        self._handlers = handlers
+        self._patterns = list(patterns)
+        self._options = options
+        self._links = links
+        self._callers = callers
+        self._free_slots = list(reversed(range(table.capacity)))
+        self._queue: deque[Execution] = deque()
+        self._executing: dict[int, Execution] = {}
+        self._held: dict[int, Execution] = {}
+        self._by_id: dict[str, Execution] = {}
+        self._ended: list[Finished] = []
+        self._ended_at = 0.0
+        self._claiming = 0
+        self._claim_at = 0.0
+        self._empty_at = 0.0
+        self._wakes = 0
+        self._is_stopping = False
+        self._mean_seconds = 1.0
+        self._verdicts_seen = 0
+        self._changed = asyncio.Event()
+        self._idle = asyncio.Event()
+
+    # ── living and stopping ────────────────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Work until ``stop`` was called and nothing is held any more."""
+        watching = asyncio.create_task(self._watch())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for link in self._links:
+                    tasks.create_task(self._exchange_batches(link))
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+
+    def stop(self) -> None:
+        """Claim nothing more; what is held goes on."""
+        self._is_stopping = True
+        self.set_hungry(False)
+        self._changed.set()
+
+    async def wait_until_idle(self) -> None:
+        """Return when no handler executes; call it after ``stop``.  What waits for a place is given back now."""
+        await self.release([one for one in self._queue if not one.is_over])
+        while self._executing:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def release_all(self) -> None:
+        """Give back everything that still executes; cancel the handlers that can be."""
+        left = list(self._executing.values())
+        for execution in left:
+            self._cancel_handler(execution)
+        await self.release(left)
+
+    async def release(self, executions: Sequence[Execution]) -> None:
+        """Give runs back untried; their handlers' results are refused from now on."""
+        held = [(one.claimed.id, one.claimed.fencing_token) for one in executions]
+        for execution in executions:
+            self._leave(execution)
+        if held:
+            with suppress(WorkflowError):
+                await self.side.ask(release_runs(self.worker_id, held))
+
+    def wake(self) -> None:
+        """Look for runs now: something may be due."""
+        self._wakes += 1
+        self._claim_at = 0.0
+        self._changed.set()
+
+    def cancelled(self, run_id: str) -> None:
+        """Tell the handler of this run, if it is here, that the run was cancelled."""
+        if execution := self._by_id.get(run_id):
+            self.tell(execution, Verdict.CANCELLED)
+
+    # ── claiming and finishing ─────────────────────────────────────────────────────────────────────
+
+    async def _exchange_batches(self, link: Link) -> None:
+        while not (self._is_stopping and not self._held and not self._ended):
+            limit = self._claim_limit()
+            if not self._is_batch_due(limit):
+                await self._wait(limit)
+                continue
+            batch, self._ended = self._ended[:BATCH_MAX], self._ended[BATCH_MAX:]
+            self._claiming += limit
+            sent_at, wakes = monotonic(), self._wakes
+            try:
+                answer = await self._exchange(link, batch, limit)
+            finally:
+                self._claiming -= limit
+            for claimed in answer.claimed:
+                self._accept(claimed, sent_at + self._options.lease_seconds)
+            if limit:
+                self._plan_next_claim(answer, was_woken=wakes != self._wakes)
+            if answer.refused:
+                logger.info("%d results refused: their runs were cancelled or lost", len(answer.refused))
+            self._start_queued()
+            self._changed.set()
+        self._changed.set()
+
+    async def _exchange(self, link: Link, batch: list[Finished], limit: int) -> Exchanged:
+        statement = exchange(
+            self.worker_id,
+            sorted(batch),  # by id: everybody who waits for several runs takes them in this order
+            self._patterns,
+            limit=limit,
+            lease_seconds=self._options.lease_seconds,
+        )
+        try:
+            return await link.ask(statement)
+        except DatabaseUnavailable:
+            # What was claimed and lost on the way comes back by expiry.  Finishing twice does no harm: the
+            # second time is refused.
+            self._ended = batch + self._ended
+            await link.pause()
+        except Exception as error:  # noqa: BLE001 - one bad value must not end the worker, nor its batch
+            logger.warning("a batch was refused; finishing its runs one by one: %s", error)
+            await self._finish_singly(link, batch)
+            if not batch:
+                await link.pause()
+        return Exchanged([], 0.0, frozenset())
+
+    async def _finish_singly(self, link: Link, batch: list[Finished]) -> None:
+        for one in batch:
+            try:
+                await link.ask_until_answered(finish_runs(self.worker_id, [one]))
+            except Exception as error:  # noqa: BLE001
+                reason = f"the outcome cannot be stored: {error}"
+                failed = Finished(one.id, one.fencing_token, "failed", error=reason)
+                logger.error("run %s: %s", one.id, reason)
+                with suppress(WorkflowError):
+                    await link.ask_until_answered(finish_runs(self.worker_id, [failed]))
+
+    def _plan_next_claim(self, answer: Exchanged, *, was_woken: bool) -> None:
+        now = monotonic()
+        if answer.claimed:
+            # Busy: runs keep coming without being announced, or there is no room for more.
+            if now - self._empty_at > BUSY_SECONDS or len(self._held) >= self._capacity():
+                self.set_hungry(False)
+            return
+        self._empty_at = now
+        if was_woken:
+            return
+        wait = self._options.poll_seconds * random.uniform(0.9, 1.1)  # noqa: S311
+        if answer.due_in_seconds is not None:
+            wait = min(wait, max(answer.due_in_seconds, 0.0))
+        self._claim_at = now + wait
+        self.set_hungry(not self._is_stopping)
+
+    def _capacity(self) -> int:
+        ahead = self._options.concurrency * AHEAD_SECONDS / max(self._mean_seconds, 1e-6)
+        ahead = min(AHEAD_MAX, int(ahead)) if self._mean_seconds < AHEAD_SECONDS / 5 else 0
+        return min(self._options.concurrency + ahead, self.table.capacity)
+
+    def _claim_limit(self) -> int:
+        if self._is_stopping or (self._claiming and self._claim_at):
+            return 0
+        capacity = self._capacity()
+        room = min(capacity - len(self._held), len(self._free_slots)) - self._claiming
+        # Half of it at once: the other exchanger shall have its part.
+        return max(0, min(room, BATCH_MAX, max(1, capacity // 2) if capacity > 1 else 1))
+
+    def _is_batch_due(self, limit: int) -> bool:
+        if self._ended:
+            is_all = not self._held or len(self._ended) >= BATCH_MAX or self._is_stopping
+            return is_all or monotonic() - self._ended_at >= FINISH_DELAY_SECONDS
+        return limit > 0 and monotonic() >= self._claim_at
+
+    async def _wait(self, limit: int) -> None:
+        waits = [1.0]
+        if self._ended:
+            waits.append(FINISH_DELAY_SECONDS - (monotonic() - self._ended_at))
+        elif limit:
+            waits.append(self._claim_at - monotonic())
+        self._changed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(min(waits), 0.0)):
+                await self._changed.wait()
+
+    # ── executing ──────────────────────────────────────────────────────────────────────────────────
+
+    def _accept(self, claimed: Claimed, lease_until: float) -> None:
+        handler = self._handlers.find(claimed.type)
+        if handler is None:  # claimed by a pattern that covers more than the handlers do: cannot be
+            logger.error("no handler for type %s", claimed.type)
+            return
+        slot = self._free_slots.pop()
+        sequence = self.table.hold(slot, claimed.id, claimed.fencing_token, lease_until)
+        execution = Execution(self, claimed, handler, slot, sequence)
+        self._held[sequence] = execution
+        self._by_id[claimed.id] = execution
+        self._queue.append(execution)
+
+    def _start_queued(self) -> None:
+        while self._queue and len(self._executing) < self._options.concurrency:
+            execution = self._queue.popleft()
+            if execution.is_over:
+                continue
+            self._executing[execution.sequence] = execution
+            execution.task = asyncio.create_task(self._execute(execution))
+
+    async def _execute(self, execution: Execution) -> None:
+        execution.is_started = True
+        started = monotonic()
+        try:
+            outcome = await self._attempt(execution)
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises, the worker lives
+            outcome = self._judge(execution, error)
+        if execution.found is Verdict.CANCELLED:
+            outcome = CancelledOutcome()  # whatever it returned: the database would refuse it
+        self._mean_seconds += 0.05 * (monotonic() - started - self._mean_seconds)
+        self._executing.pop(execution.sequence, None)
+        if not execution.is_over:
+            self._finish(execution, outcome)
+        self._start_queued()
+        if self._is_stopping and not self._executing:
+            self._idle.set()
+
+    async def _attempt(self, execution: Execution) -> Outcome:
+        claimed, handler = execution.claimed, execution.handler
+        if execution.verdict() is not None:
+            raise RunCancelled(claimed.id) if execution.found is Verdict.CANCELLED else LeaseLost(claimed.id)
+        timeout = handler.options.timeout_seconds
+        if timeout is not None:
+            self.table.set_timeout(execution.slot, monotonic() + timeout + OVERRUN_SECONDS)
+        payload = decode(claimed.payload)
+        arguments = (handler.read_payload(payload),) if handler.takes_payload else ()
+        return decide_result(await self._callers.call(execution, payload, arguments))
+
+    def _judge(self, execution: Execution, error: BaseException) -> Outcome:
+        verdict = execution.verdict()
+        if verdict is Verdict.CANCELLED:
+            return CancelledOutcome()
+        if verdict is Verdict.LOST:
+            return Lost()
+        options = execution.handler.options
+        attempt = execution.claimed.attempt
+        outcome = decide_failure(error, attempt=attempt, retry=options.retry)
+        if isinstance(outcome, Retried) and options.max_attempts and attempt >= options.max_attempts:
+            return Failed(outcome.error)
+        return outcome
+
+    def _finish(self, execution: Execution, outcome: Outcome) -> None:
+        claimed = execution.claimed
+        match outcome:
+            case Succeeded(result):
+                ended = Finished(claimed.id, claimed.fencing_token, "succeeded", result)
+            case Failed(error):
+                ended = Finished(claimed.id, claimed.fencing_token, "failed", None, error)
+            case Retried(error, delay):
+                ended = Finished(claimed.id, claimed.fencing_token, "pending", None, error, delay)
+            case _:
+                # Cancelled or lost: the database knows already, and refuses anything that came from here.
+                self._leave(execution)
+                self._changed.set()
+                return
+        self._leave(execution)
+        if not self._ended:
+            self._ended_at = monotonic()
+            self._changed.set()
+        self._ended.append(ended)
+        if not self._held or len(self._ended) == BATCH_MAX:
+            self._changed.set()
+
+    def _leave(self, execution: Execution) -> None:
+        execution.is_over = True
+        if self._held.pop(execution.sequence, None) is not None:
+            self.table.free(execution.slot)
+            self._free_slots.append(execution.slot)
+            # Not by the id alone: a run that was lost may have been claimed again, by this very process.
+            if self._by_id.get(execution.claimed.id) is execution:
+                del self._by_id[execution.claimed.id]
+
+    # ── what happens meanwhile ─────────────────────────────────────────────────────────────────────
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            if (count := self.table.verdict_count()) != self._verdicts_seen:
+                self._verdicts_seen = count
+                for execution in list(self._held.values()):
+                    if verdict := self.table.verdict(execution.slot, execution.sequence):
+                        self.tell(execution, verdict)
+            self._fence()
+
+    def _fence(self) -> None:
+        """Give up runs whose lease may lapse before it is extended: the database cannot be reached."""
+        limit = monotonic() + min(1.0, self._options.lease_seconds / 10)
+        lapsing = [
+            one
+            for one in self._held.values()
+            if one.found is None and self.table.lease_until(one.slot) < limit
+        ]
+        for execution in lapsing:
+            self.tell(execution, Verdict.LOST)
+        if lapsing:
+            logger.warning(
+                "%d leases could not be extended in time; their handlers are told to stop", len(lapsing)
+            )
+
+    def tell(self, execution: Execution, verdict: Verdict) -> None:
+        """Tell an execution, once, what became of its run; an async handler is cancelled."""
+        if execution.is_over or execution.found is verdict:
+            return
+        execution.found = verdict
+        if execution.task is None:
+            self._leave(execution)
+        else:
+            self._cancel_handler(execution)
+
+    def _cancel_handler(self, execution: Execution) -> None:
+        # A task that was cancelled before its first step would never say that it ended; it asks by itself.
+        if execution.task is not None and execution.is_started and execution.handler.kind != "thread":
+            execution.task.cancel()
+
+
+def _ignore(hungry: bool) -> None:
+    """Stand in for the notifier where there is none."""

@@ -1,0 +1,150 @@
+"""The heart: extends leases from outside the process whose handlers hold them.
+
+It runs no user code.  In a supervisor it beats for all children; beside a user's own program it is the small
+process ``python -m simpleworkflow.worker heart``, which also takes the runs of that program when it dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+
+from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
+from simpleworkflow.resolve import Database
+from simpleworkflow.statements import expire_runs, heartbeat_runs
+from simpleworkflow.worker.lifeline import Dependent, database_order, read_order, watch_lifeline
+from simpleworkflow.worker.link import Link, Outage
+from simpleworkflow.worker.slots import HeldSlot, SlotTable, Verdict
+
+__all__ = ["Heart", "HeartProcess", "Watched"]
+
+logger = logging.getLogger("simpleworkflow.heart")
+
+STARTING_SECONDS = 0.2
+EXPIRE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A worker process whose leases are extended, and the table of what it holds."""
+
+    worker_id: str
+    pid: int
+    table: SlotTable
+
+
+class Heart:
+    """Beats for the worker processes it watches, every third of their shortest lease."""
+
+    def __init__(self, database: Database) -> None:
+        self.watched: list[Watched] = []
+        self._link = Link(database, Outage(), deadline_seconds=5)
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            leases = [one.table.lease_seconds for one in self.watched if one.table.lease_seconds]
+            await asyncio.sleep(min(leases) / 3 if leases else STARTING_SECONDS)
+            for one in list(self.watched):
+                while one in self.watched and not await self._beat(one):
+                    await self._link.pause()
+
+    async def expire(self, worker_ids: list[str]) -> None:
+        """Take at once the runs of workers known dead; within some seconds, else by their leases' end."""
+        with suppress(TimeoutError, WorkflowError):
+            async with asyncio.timeout(EXPIRE_SECONDS):
+                taken = await self._link.ask_until_answered(expire_runs(worker_ids))
+                if taken:
+                    logger.warning("took %d runs from dead workers: %s", len(taken), " ".join(worker_ids))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._link.close()
+
+    async def _beat(self, one: Watched) -> bool:
+        slots = [slot for slot in one.table.held() if not _has_overrun(slot)]
+        if not slots or _is_stopped(one.pid):
+            return True
+        lease_seconds, sent_at = one.table.lease_seconds, monotonic()
+        held = sorted((slot.run_id, slot.fencing_token) for slot in slots)
+        try:
+            states = await self._link.ask(heartbeat_runs(one.worker_id, held, seconds=lease_seconds))
+        except DatabaseUnavailable:
+            return False
+        for slot in slots:
+            state = states.get(slot.run_id, "lost")
+            if state == "leased":
+                one.table.extend(slot, sent_at + lease_seconds)
+            else:
+                one.table.write_verdict(slot, Verdict.CANCELLED if state == "cancelled" else Verdict.LOST)
+        return True
+
+
+def _has_overrun(slot: HeldSlot) -> bool:
+    # A run that overran its time-out in a blocked process is not kept alive.
+    return bool(slot.timeout_at) and monotonic() > slot.timeout_at
+
+
+def _is_stopped(pid: int) -> bool:
+    """Return whether a process is stopped (SIGSTOP): it works on nothing, so its leases shall lapse."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except FileNotFoundError:
+        return _ps_says_stopped(pid)  # gone, or a system without /proc
+
+
+def _ps_says_stopped(pid: int) -> bool:
+    command = ["ps", "-o", "state=", "-p", str(pid)]
+    with suppress(OSError, subprocess.SubprocessError):
+        state = subprocess.run(command, capture_output=True, text=True, timeout=2, check=False)
+        return state.stdout.strip().startswith("T")
+    return False
+
+
+class HeartProcess:
+    """The heart beside a worker in a user's own program; ``tend`` starts it again should it die."""
+
+    def __init__(self, database: Database, worker_id: str, pid: int, table: SlotTable) -> None:
+        self._order = {"database": database_order(database), "worker_id": worker_id, "pid": pid}
+        self._table = table
+        self._dependent: Dependent | None = None
+
+    def tend(self) -> None:
+        """Start the process if it does not run."""
+        if self._dependent is not None:
+            if self._dependent.process.poll() is None:
+                return
+            self._dependent.close()
+            logger.warning("the heartbeat process died; starting it again")
+        self._dependent = Dependent("heart", lambda _: self._order, [self._table.fd])
+
+    def close(self) -> None:
+        """End the process: nothing is held any more."""
+        if self._dependent is not None:
+            self._dependent.say_bye()
+            self._dependent.close()
+            with suppress(subprocess.TimeoutExpired):
+                self._dependent.process.wait(5)
+            if self._dependent.process.poll() is None:
+                self._dependent.process.kill()
+                self._dependent.process.wait(5)
+
+
+async def beat_beside(lifeline: int, table_fd: int) -> None:
+    """Be the heart of the program at the other end of the lifeline, until it is gone."""
+    order = read_order(lifeline)
+    heart = Heart(Database(**order["database"]))
+    heart.watched.append(Watched(order["worker_id"], order["pid"], SlotTable(table_fd)))
+    beating = asyncio.create_task(heart.run())
+    said_bye = await watch_lifeline(lifeline)
+    beating.cancel()
+    with suppress(asyncio.CancelledError):
+        await beating
+    if not said_bye:
+        await heart.expire([order["worker_id"]])
+    await heart.close()

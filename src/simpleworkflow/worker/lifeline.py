@@ -1,0 +1,85 @@
+"""A pipe that says who is alive: the reader sees its end the moment that the writer dies, however it dies.
+
+Its first line carries what the reader needs to know, passwords included, which so stand in no argument
+list and no environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from simpleworkflow.resolve import Database
+
+__all__ = ["Dependent", "read_order", "watch_lifeline"]
+
+PARENT_CHECK_SECONDS = 0.5
+BYE = b"bye\n"
+
+
+class Dependent:
+    """A process that is told what to do, and learns at once when we are gone."""
+
+    def __init__(self, role: str, order: Callable[[int], dict[str, Any]], fds: Sequence[int]) -> None:
+        reading, self._writing = os.pipe()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "simpleworkflow.worker", role, str(reading), *map(str, fds)],
+            pass_fds=[reading, *fds],
+            stdin=subprocess.DEVNULL,
+        )
+        os.close(reading)
+        # Written after the start, so that the order can hold the process id.
+        with suppress(BrokenPipeError):
+            os.write(self._writing, json.dumps(order(self.process.pid)).encode() + b"\n")
+
+    def say_bye(self) -> None:
+        """Tell the process that the end of the lifeline will be no accident."""
+        with suppress(OSError):
+            os.write(self._writing, BYE)
+
+    def close(self) -> None:
+        """Cut the lifeline."""
+        with suppress(OSError):
+            os.close(self._writing)
+
+
+def read_order(fd: int) -> dict[str, Any]:
+    """Return what the first line of the lifeline says; blocks until it is there."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(fd, 1)
+        if not byte:
+            raise SystemExit(1)  # whoever started us is gone already
+        line += byte
+    order: dict[str, Any] = json.loads(line)
+    return order
+
+
+async def watch_lifeline(fd: int) -> bool:
+    """Return when the other side has gone: True if it said bye, False if it just died."""
+    loop, parent = asyncio.get_running_loop(), os.getppid()
+    reader = asyncio.StreamReader()
+    with os.fdopen(fd, "rb", closefd=False) as pipe:
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        try:
+            said = b""
+            # A process that the other side forked may keep its end open: then a new parent tells.
+            while not reader.at_eof() and os.getppid() == parent:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PARENT_CHECK_SECONDS):
+                        said += await reader.read(100)
+        finally:
+            transport.close()
+    return BYE in said
+
+
+def database_order(database: Database) -> dict[str, Any]:
+    """Return the database as part of an order."""
+    return asdict(database)

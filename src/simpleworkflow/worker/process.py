@@ -1,0 +1,207 @@
+"""A worker process from its start to its end: connections, hooks, services, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from simpleworkflow.database import connect
+from simpleworkflow.errors import DatabaseUnavailable
+from simpleworkflow.maintenance import Expiry, repeat
+from simpleworkflow.migrate import check_schema
+from simpleworkflow.notifier import Notifier
+from simpleworkflow.resolve import Database
+from simpleworkflow.statements import register_types
+from simpleworkflow.worker.calling import Callers
+from simpleworkflow.worker.engine import Engine
+from simpleworkflow.worker.handlers import Handlers
+from simpleworkflow.worker.link import Link, Outage
+from simpleworkflow.worker.options import WorkerOptions
+from simpleworkflow.worker.slots import SlotTable
+
+__all__ = ["Plan", "WorkerProcess", "new_worker_id"]
+
+logger = logging.getLogger("simpleworkflow.worker")
+
+TEND_SECONDS = 1.0
+# Past its grace a stopping worker has this long to give back what is left.
+RELEASE_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a worker process is to do, whoever started it."""
+
+    handlers: Handlers
+    patterns: Sequence[str]
+    options: WorkerOptions
+    on_startup: Sequence[Callable[[], Any]] = field(default=())
+    on_shutdown: Sequence[Callable[[], Any]] = field(default=())
+
+
+def new_worker_id(pid: int | None = None) -> str:
+    """Return a worker id for one boot of a process: ``host:pid:random``."""
+    return f"{socket.gethostname()}:{pid or os.getpid()}:{secrets.token_hex(4)}"
+
+
+class WorkerProcess:
+    """Runs one plan until it is stopped.  ``tend`` is called about every second: the heart's keeper, say."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        database: Database,
+        table: SlotTable,
+        worker_id: str,
+        *,
+        tend: Callable[[], None] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._database = database
+        self._table = table
+        self._tend = tend
+        self.worker_id = worker_id
+        self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
+        outage = Outage()
+        deadline = max(2.0, plan.options.lease_seconds / 3)
+        self._links = [Link(database, outage, deadline_seconds=deadline) for _ in range(2)]
+        self._side = Link(database, outage, deadline_seconds=deadline)
+        self._callers = Callers(
+            threads=plan.options.threads, cpu_processes=plan.options.cpu_processes, table=table
+        )
+        self._engine = Engine(
+            worker_id=worker_id,
+            handlers=plan.handlers,
+            patterns=plan.patterns,
+            options=plan.options,
+            table=table,
+            links=self._links,
+            side=self._side,
+            callers=self._callers,
+        )
+
+    def stop(self) -> None:
+        """Stop gracefully; the second time, give back at once what still runs."""
+        if self._stopping.is_set():
+            self._hurrying.set()
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            SchemaMismatch: the database's schema is not the one that this package needs.
+        """
+        self._listen_to_signals()
+        try:
+            if await self._start():
+                await self._work()
+        finally:
+            self._callers.close()
+            for link in (*self._links, self._side):
+                await link.close()
+
+    def _listen_to_signals(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self.stop)
+
+    async def _start(self) -> bool:
+        """Return whether the worker started; False: it was stopped before."""
+        self._table.announce(
+            lease_seconds=self._plan.options.lease_seconds, grace_seconds=self._plan.options.grace_seconds
+        )
+        starting = asyncio.create_task(self._prepare())
+        stopped = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        await _end(stopped)
+        if not starting.done():
+            await _end(starting)
+            return False
+        starting.result()
+        return True
+
+    async def _prepare(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(_check_schema, self._database)
+                break
+            except DatabaseUnavailable as error:
+                self._side.say_away(error)
+                await self._side.pause()
+        await self._side.ask_until_answered(register_types(list(self._plan.patterns)))
+        await _call_all(self._plan.on_startup)
+
+    async def _work(self) -> None:
+        tasks = [asyncio.create_task(repeat(Expiry(self._side))), asyncio.create_task(self._keep_tending())]
+        if not self._database.is_pooled:
+            notifier = Notifier(
+                self._database.conninfo,
+                self._database.schema,
+                self._plan.patterns,
+                on_wake=self._engine.wake,
+                on_cancelled=self._engine.cancelled,
+            )
+            self._engine.set_hungry = notifier.set_hungry
+            tasks.append(asyncio.create_task(notifier.run()))
+        working = asyncio.create_task(self._engine.run())
+        stopped = asyncio.create_task(self._stopping.wait())
+        logger.info("worker %s started for %s", self.worker_id, " ".join(self._plan.patterns))
+        try:
+            await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+            await self._settle(working)
+        finally:
+            for task in (stopped, working, *tasks):
+                await _end(task)
+            await _call_all(self._plan.on_shutdown)
+            logger.info("worker %s stopped", self.worker_id)
+
+    async def _settle(self, working: asyncio.Task[None]) -> None:
+        self._engine.stop()
+        grace = asyncio.create_task(self._engine.wait_until_idle())
+        hurried = asyncio.create_task(self._hurrying.wait())
+        await asyncio.wait(
+            [grace, hurried], timeout=self._plan.options.grace_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        await _end(grace)
+        await _end(hurried)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._engine.release_all()
+                await asyncio.shield(working)
+
+    async def _keep_tending(self) -> None:
+        while self._tend is not None:
+            self._tend()
+            await asyncio.sleep(TEND_SECONDS)
+
+
+def _check_schema(database: Database) -> None:
+    with connect(database.conninfo) as conn:
+        check_schema(conn, database.schema)
+
+
+async def _call_all(hooks: Sequence[Callable[[], Any]]) -> None:
+    for hook in hooks:
+        answer = hook()
+        if inspect.isawaitable(answer):
+            await answer
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait for it; its own error, if it had one, goes on."""
+    if not task.done():
+        task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

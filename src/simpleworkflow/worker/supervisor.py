@@ -1,0 +1,178 @@
+"""The supervisor: starts worker processes, extends their leases, starts the dead ones again.
+
+It runs no user code, so nothing a handler does can keep it from its work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+from simpleworkflow.resolve import Database
+from simpleworkflow.worker.child import EXIT_NO_WORKER, EXIT_SCHEMA
+from simpleworkflow.worker.engine import AHEAD_MAX
+from simpleworkflow.worker.heart import Heart, Watched
+from simpleworkflow.worker.lifeline import Dependent, database_order
+from simpleworkflow.worker.process import new_worker_id
+from simpleworkflow.worker.slots import SlotTable
+
+__all__ = ["Supervisor", "supervise"]
+
+logger = logging.getLogger("simpleworkflow.supervisor")
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s"
+CONCURRENCY_MAX_UNLESS_GIVEN = 1000
+LOOK_SECONDS = 0.05
+# A child that worked for so long did not die of its start.
+STEADY_SECONDS = 10.0
+RESTART_SECONDS_MAX = 5.0
+STARTING_SECONDS_MAX = 60.0
+# Past its grace a child has this long to give back its runs.
+STOP_SECONDS = 5.0
+
+
+async def supervise(
+    target: str,
+    database: Database,
+    *,
+    processes: int = 1,
+    concurrency: int | None = None,
+    log_level: str = "INFO",
+) -> int:
+    """Run the worker ``module:name`` in ``processes`` processes until SIGTERM or SIGINT; return the exit code.
+
+    0: stopped as asked.  2: the target names no worker.  4: the schema is not the one needed.  The second
+    signal gives back at once what still runs.
+    """
+    supervisor = Supervisor(target, database, concurrency=concurrency, log_level=log_level)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
+    return await supervisor.run(processes)
+
+
+class Supervisor:
+    """Looks after some child processes, each with a worker."""
+
+    def __init__(self, target: str, database: Database, *, concurrency: int | None, log_level: str) -> None:
+        self._database = database
+        self._heart = Heart(database)
+        self._capacity = (concurrency or CONCURRENCY_MAX_UNLESS_GIVEN) + AHEAD_MAX
+        self._is_stopping = False
+        self._children: list[_Child] = []
+        self._exit_code = 0
+        self._order = {
+            "target": target,
+            "database": database_order(database),
+            "concurrency": concurrency,
+            "log_level": log_level,
+            "log_format": LOG_FORMAT,
+        }
+
+    def stop(self) -> None:
+        """Stop the children gracefully; the second time, at once."""
+        self._is_stopping = True
+        for child in self._children:
+            child.ask_to_stop()
+
+    async def run(self, processes: int) -> int:
+        """Look after ``processes`` children until all have ended; return the exit code."""
+        beating = asyncio.create_task(self._heart.run())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(processes):
+                    tasks.create_task(self._keep_child())
+        finally:
+            beating.cancel()
+            with suppress(asyncio.CancelledError):
+                await beating
+            await self._heart.close()
+        return self._exit_code
+
+    async def _keep_child(self) -> None:
+        failures = 0
+        while not self._is_stopping:
+            child = _Child(self._order, self._capacity)
+            self._children.append(child)
+            self._heart.watched.append(child.watched)
+            code = await child.wait()
+            self._children.remove(child)
+            self._heart.watched.remove(child.watched)
+            if code:
+                # Whoever died says nothing more: take its runs now instead of waiting for their leases.
+                await self._heart.expire([child.watched.worker_id])
+            child.close()
+            if code in (EXIT_NO_WORKER, EXIT_SCHEMA):
+                self._exit_code = code
+                self.stop()
+            elif not self._is_stopping:
+                failures = 0 if child.age_seconds() > STEADY_SECONDS else failures + 1
+                await self._pause(child, code, failures)
+
+    async def _pause(self, child: _Child, code: int, failures: int) -> None:
+        seconds = 0.0 if failures <= 1 else min(RESTART_SECONDS_MAX, 0.1 * 2**failures)
+        logger.warning(
+            "worker %s ended (%s); starting another in %.1f s",
+            child.watched.worker_id,
+            _describe(code),
+            seconds,
+        )
+        until = monotonic() + seconds
+        while monotonic() < until and not self._is_stopping:
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+class _Child:
+    def __init__(self, order: dict[str, Any], capacity: int) -> None:
+        self._table = SlotTable.create(capacity)
+        self._order = order
+        self._started_at = monotonic()
+        self._stop_by: float | None = None
+        self._worker_id = ""
+        self._dependent = Dependent("child", self._personal_order, [self._table.fd])
+        self.watched = Watched(self._worker_id, self._dependent.process.pid, self._table)
+
+    def _personal_order(self, pid: int) -> dict[str, Any]:
+        self._worker_id = new_worker_id(pid)
+        return self._order | {"worker_id": self._worker_id}
+
+    async def wait(self) -> int:
+        """Return the exit code; ends a child that hangs in its start, its stop, or a handler past its time-out."""
+        process = self._dependent.process
+        while (code := process.poll()) is None:
+            if reason := self._reason_to_kill():
+                logger.error("worker %s is killed: %s", self.watched.worker_id, reason)
+                process.kill()
+            await asyncio.sleep(LOOK_SECONDS)
+        return code
+
+    def _reason_to_kill(self) -> str | None:
+        now = monotonic()
+        if self._stop_by is not None and now > self._stop_by:
+            return "it did not stop in time"
+        if not self._table.lease_seconds:
+            return "it hangs while starting" if now - self._started_at > STARTING_SECONDS_MAX else None
+        overrun = [slot.run_id for slot in self._table.held() if slot.timeout_at and now > slot.timeout_at]
+        return f"run {overrun[0]} overran its time-out and blocks it" if overrun else None
+
+    def ask_to_stop(self) -> None:
+        if self._stop_by is None:
+            self._stop_by = monotonic() + self._table.grace_seconds + STOP_SECONDS
+        with suppress(ProcessLookupError):
+            self._dependent.process.send_signal(signal.SIGTERM)
+
+    def age_seconds(self) -> float:
+        return monotonic() - self._started_at
+
+    def close(self) -> None:
+        self._dependent.close()
+        self._table.close()
+
+
+def _describe(code: int) -> str:
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
