@@ -124,6 +124,17 @@ def test_a_server_is_stopped_whose_starter_was_killed_before_it_was_ready(folder
     assert eventually(lambda: not processes("server") and not processes("keeper"), seconds=5)
 
 
+def test_a_server_that_is_killed_while_it_starts_is_started_once_more(folder, run_program, processes):
+    user = run_program()
+    assert eventually(lambda: processes("postmaster"), pause=0.001)
+
+    kill(processes("postmaster"))
+
+    with start(folder) as server:
+        assert server.url == user.url
+        psycopg.connect(server.url).close()
+
+
 def test_a_pid_file_whose_number_is_another_programs_now_is_no_obstacle(folder, run_program, processes):
     user = run_program()
     commit(user.url)

@@ -13,14 +13,14 @@ from simpleworkflow.errors import EmbeddedPostgresError
 
 # A lock belongs to the open file, which fork copies.  These are held only for a moment, for a child
 # that inherits them on purpose; a child that another thread forks in that moment must not keep them.
-_handed_over: set[int] = set()
+_to_hand_over: set[int] = set()
 
 
 def _close_in_forked_child() -> None:
-    for fd in _handed_over:
+    for fd in _to_hand_over:
         with suppress(OSError):
             os.close(fd)
-    _handed_over.clear()
+    _to_hand_over.clear()
 
 
 os.register_at_fork(after_in_child=_close_in_forked_child)
@@ -35,6 +35,7 @@ def try_exclusive(path: Path) -> int | None:
     """Return a descriptor that holds the lock alone, or None when somebody else has it."""
     fd = _open(path)
     if _try(fd, fcntl.LOCK_EX):
+        _to_hand_over.add(fd)
         return fd
     os.close(fd)
     return None
@@ -77,17 +78,17 @@ def exclusive(path: Path, *, seconds: float) -> Iterator[None]:
 @contextmanager
 def handed_over(fd: int) -> Iterator[None]:
     """Lend a held lock to the programs that the body starts; afterwards it is theirs alone."""
-    _handed_over.add(fd)
     try:
         yield
     finally:
-        _handed_over.discard(fd)
+        _to_hand_over.discard(fd)
         os.close(fd)
 
 
 def release(fd: int) -> None:
     """Give the lock up, also for copies that a fork has made in the meantime."""
     fcntl.flock(fd, fcntl.LOCK_UN)
+    _to_hand_over.discard(fd)
     os.close(fd)
 
 

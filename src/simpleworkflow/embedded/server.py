@@ -15,14 +15,16 @@ from psycopg import sql
 
 from simpleworkflow.embedded import cluster, locks, process
 from simpleworkflow.embedded.binaries import Binaries, choose_binaries
-from simpleworkflow.embedded.cluster import Credentials
+from simpleworkflow.embedded.credentials import Credentials, load_credentials, with_free_port
 from simpleworkflow.embedded.home import Home, default_folder, settle
+from simpleworkflow.embedded.pidfile import is_alive, pid_file, postmaster_pid, remove_stale_pid_file
 from simpleworkflow.embedded.readable import readable_by_server
 from simpleworkflow.errors import EmbeddedPostgresError
 
 # A stop that hangs is over by then: see the keeper's two time-outs.
 START_LOCK_SECONDS = 90.0
 READY_SECONDS = 120.0  # crash recovery after much writing takes its time
+LAUNCHES_MAX = 5
 LEFTOVER_SECONDS = 30.0  # backends of a killed postmaster notice it when their statement ends
 
 
@@ -128,33 +130,31 @@ def _launch(home: Home, lock: int) -> tuple[Credentials, str]:
     try:
         binaries = readable_by_server(home, choose_binaries(cluster.data_major(home)))
         credentials = cluster.prepare(home, binaries)
-        cluster.remove_stale_pid_file(home)
     except BaseException:
         locks.release(lock)
         raise
-    return _launch_on_a_free_port(home, lock, binaries, credentials)
-
-
-def _launch_on_a_free_port(
-    home: Home, lock: int, binaries: Binaries, credentials: Credentials
-) -> tuple[Credentials, str]:
     taken: set[int] = set()
-    while True:
+    for _ in range(LAUNCHES_MAX):
         with locks.handed_over(lock):
-            credentials = cluster.with_free_port(home, credentials, avoid=taken)
+            remove_stale_pid_file(home)
+            credentials = with_free_port(home, credentials, avoid=taken)
             log_start = process.trimmed_log_size(home)
             process.start_server(home, _server_command(home, binaries, credentials.port), lock=lock)
         running = _await_running(home)
         if running is not None:
             return running
         said = process.log_from(home, log_start)
-        if "Address already in use" not in said or len(taken) >= 5:
-            raise EmbeddedPostgresError(
-                f"PostgreSQL {binaries.version} does not start in {str(home.folder)!r}:"
-                f" {process.last_words(said)}; see {str(home.log)!r}"
-            )
-        taken.add(credentials.port)  # somebody took it between our look and the server's
+        if "Address already in use" in said:
+            taken.add(credentials.port)  # somebody took it between our look and the server's
+        elif "FATAL" in said:
+            break  # else it was killed while it started: once more
         lock = _take_server_lock(home)
+    else:
+        locks.release(lock)
+    raise EmbeddedPostgresError(
+        f"PostgreSQL {binaries.version} does not start in {str(home.folder)!r}:"
+        f" {process.last_words(said)}; see {str(home.log)!r}"
+    )
 
 
 def _server_command(home: Home, binaries: Binaries, port: int) -> list[str]:
@@ -178,14 +178,14 @@ def _await_running(home: Home) -> tuple[Credentials, str] | None:
     begin = time.monotonic()
     refused = "it is not ready"
     while locks.is_held(home.lock("server")):
-        lines = cluster.pid_file(home)
+        lines = pid_file(home)
         if len(lines) >= 8 and lines[7].strip() == "ready":
             try:
                 return _connect(home, port=int(lines[3]))
             except psycopg.OperationalError as error:
                 refused = cluster.one_line(str(error))
-        pid = cluster.postmaster_pid(home)
-        patience = READY_SECONDS if pid is None or cluster.is_alive(pid) else LEFTOVER_SECONDS
+        pid = postmaster_pid(home)
+        patience = READY_SECONDS if pid is None or is_alive(pid) else LEFTOVER_SECONDS
         if time.monotonic() - begin > patience:
             raise EmbeddedPostgresError(
                 f"the server in {str(home.folder)!r} lives but has not answered for {patience:g} s"
@@ -197,7 +197,7 @@ def _await_running(home: Home) -> tuple[Credentials, str] | None:
 
 def _connect(home: Home, *, port: int) -> tuple[Credentials, str]:
     """Prove that it answers, and that it is ours: SCRAM makes the server prove itself as well."""
-    credentials = cluster.load_credentials(home)
+    credentials = load_credentials(home)
     if credentials is None:
         raise EmbeddedPostgresError(
             f"the passwords of the running server are gone from {str(home.folder)!r}; stop all that uses it"
