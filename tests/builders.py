@@ -272,3 +272,20 @@ def last_event(db: Database, run_id: str | Held) -> tuple[str, dict[str, Any]]:
     ).fetchone()
     assert row is not None
     return row[0], row[1]
+
+
+def attempt(db: Database, statement: str, *values: Any) -> str | None:
+    """Execute a statement; return the SQLSTATE it was refused with, or None."""
+    try:
+        with db.transaction():
+            db.execute(statement.encode(), values or None)
+    except psycopg.Error as error:
+        return error.sqlstate
+    return None
+
+
+def count(db: Database, table: str, condition: str = "true", *values: Any) -> int:
+    """Return the number of rows."""
+    row = db.execute(f"select count(*) from {table} where {condition}".encode(), values or None).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -130,7 +130,8 @@ begin
   if v_cancels then
     new.leased_by := null;
     new.lease_until := null;
-    new.finished_at := clock_timestamp();
+    new.updated_at := clock_timestamp();
+    new.finished_at := new.updated_at;
   elsif new.status is distinct from old.status then
     raise exception using errcode = 'WF001',
       message = format('run %s is %s: a plain UPDATE cannot make it %s', old.id, old.status,
@@ -158,7 +159,9 @@ begin
       message = format('run %s is %s: cancel it before deleted_at is set', old.id, old.status);
   end if;
   if v_cancels or v_edits or v_hides then
-    new.updated_at := clock_timestamp();
+    if not v_cancels then
+      new.updated_at := clock_timestamp();
+    end if;
     if v_edits or v_hides then   -- but a run that came with an old backup can always be cancelled
       perform {schema}.refuse_values(new);
     end if;
