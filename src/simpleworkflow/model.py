@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
+
+from simpleworkflow.errors import InvalidInput
 
 __all__ = [
     "ENDED",
@@ -80,6 +84,9 @@ class NewRun:
     """One run to submit.  ``delay_seconds`` counts from ``run_at``, or from now by the database's clock.
 
     ``run_at`` must be aware.  ``priority``: lower runs first.  ``max_attempts``: 1 to 1000.
+
+    Raises:
+        InvalidInput: a value is one that the table refuses; the message begins with its name.
     """
 
     type: str
@@ -89,6 +96,78 @@ class NewRun:
     run_at: datetime | None = None
     delay_seconds: float = 0.0
     max_attempts: int = 3
+
+    def __post_init__(self) -> None:
+        _check_type(self.type)
+        _check_integer("priority", self.priority, -(2**31), 2**31 - 1)
+        _check_integer("max_attempts", self.max_attempts, 1, 1000)
+        if self.idempotency_key is not None:
+            _check_key(self.idempotency_key)
+        if self.run_at is not None:
+            check_time("run_at", self.run_at)
+        _check_delay(self.delay_seconds)
+
+
+_TYPE = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_FIRST_TIME = datetime(1, 1, 2, tzinfo=UTC)
+_LAST_TIME = datetime(9999, 12, 30, tzinfo=UTC)
+DELAY_SECONDS_MAX = 100 * 365.25 * 86_400
+
+
+def _check_type(value: object) -> None:
+    if not isinstance(value, str) or len(value) > 200 or _TYPE.fullmatch(value) is None:
+        raise InvalidInput(
+            "type: expected words of A-Z a-z 0-9 _ - joined by dots, at most 200 characters, got "
+            + _shown(value)
+        )
+
+
+def _check_integer(name: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidInput(f"{name}: expected an integer from {least} to {most}, got {_shown(value)}")
+
+
+def _check_key(value: object) -> None:
+    if not isinstance(value, str):
+        raise InvalidInput(f"idempotency_key: expected text, got {_shown(value)}")
+    if "\0" in value:
+        raise InvalidInput("idempotency_key: expected text without NUL, which PostgreSQL cannot store")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidInput("idempotency_key: expected valid Unicode, got a lone surrogate") from None
+    if not 1 <= size <= 400:
+        raise InvalidInput(f"idempotency_key: expected 1 to 400 bytes, got {size}")
+
+
+def _check_delay(value: object) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= DELAY_SECONDS_MAX:
+        raise InvalidInput(f"delay: expected seconds from 0 to {DELAY_SECONDS_MAX:.0f}, got {_shown(value)}")
+
+
+def check_time(name: str, value: object) -> None:
+    """Do nothing if ``value`` is a time that the tables can hold.
+
+    Raises:
+        InvalidInput: it is naive, no datetime, or beyond the years 1 to 9999; the message begins with ``name``.
+    """
+    if not isinstance(value, datetime):
+        raise InvalidInput(f"{name}: expected a datetime with a time zone, got {_shown(value)}")
+    if value.utcoffset() is None:
+        raise InvalidInput(f"{name}: expected a datetime with a time zone, got the naive {value.isoformat()}")
+    if not _FIRST_TIME <= value <= _LAST_TIME:
+        raise InvalidInput(f"{name}: expected a time from 0001-01-02 to 9999-12-30, got {value.isoformat()}")
+
+
+def _shown(value: object) -> str:
+    """Return a value for a message, short and on one line; of unknown kinds only the name."""
+    if isinstance(value, str):
+        return ascii(value[:60])
+    if isinstance(value, bool | float | None):
+        return repr(value)
+    if isinstance(value, int):
+        return repr(value) if math.log2(abs(value) + 1) < 128 else "a larger integer"
+    return type(value).__name__[:60]
 
 
 @dataclass(frozen=True, slots=True)

