@@ -14,7 +14,7 @@ from simpleworkflow.cli.exits import ExitCode, exit_code_of
 from simpleworkflow.cli.program import PipeClosed, program
 from simpleworkflow.cli.session import State
 from simpleworkflow.cli.text import one_line
-from simpleworkflow.errors import WorkflowError
+from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
 
 
 def run_program(arguments: Sequence[str] | None) -> int:
@@ -52,13 +52,15 @@ def _explain(error: BaseException) -> tuple[int, str | None]:  # noqa: PLR0911 -
             return ExitCode.USAGE, error.format_message()
         case click.UsageError():
             where = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
-            return ExitCode.USAGE, _line(error.format_message().rstrip(".") + where)
+            return ExitCode.USAGE, _line(_lower_first(error.format_message().rstrip(".")) + where)
         case click.ClickException():
             return error.exit_code, _line(error.format_message())
         case click.Abort() | KeyboardInterrupt():
             return ExitCode.INTERRUPTED, None
         case SystemExit(code=int(code)):
             return code, None
+        case DatabaseUnavailable():
+            return ExitCode.UNREACHABLE, _line(f"{error}; `wf config` shows which database is meant")
         case WorkflowError():
             return exit_code_of(error), _line(str(error))
         case OSError():
@@ -80,6 +82,10 @@ def _explain_foreign(error: BaseException) -> tuple[int, str]:
 def _os_error_text(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
     return f"{error.filename}: {reason}" if error.filename is not None else reason
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _line(message: str) -> str:

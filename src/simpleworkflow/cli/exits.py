@@ -26,10 +26,10 @@ Exit codes:
   0    done
   1    the answer is no: violations found, a change refused, a run that was
        waited for failed or was cancelled, output that cannot be written
-  2    the command, an argument or a setting cannot be used
+  2    the command, an argument, a setting or a worker module cannot be used
   3    the database cannot be reached or started
   4    the schema is missing, older or newer: see wf migrate
-  5    there is no such run, worker or program
+  5    there is no such run
   70   a bug in wf: --debug shows the traceback
   130  interrupted; 141 when the reader of the output has gone
 """
@@ -42,7 +42,7 @@ _BY_ERROR: tuple[tuple[type[errors.WorkflowError], ExitCode], ...] = (
     (errors.EmbeddedPostgresError, ExitCode.UNREACHABLE),
     (errors.SchemaMismatch, ExitCode.SCHEMA),
     (errors.RunNotFound, ExitCode.NOT_FOUND),
-    (errors.WorkerNotFound, ExitCode.NOT_FOUND),
+    (errors.WorkerNotFound, ExitCode.USAGE),
 )
 
 

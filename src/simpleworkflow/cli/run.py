@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -10,13 +10,11 @@ from uuid import UUID
 import click
 
 from simpleworkflow.cli.arguments import Moment, RunId
-from simpleworkflow.cli.exits import ExitCode
 from simpleworkflow.cli.output import (
     console,
     event_document,
     json_option,
     plain_table,
-    print_changes,
     print_json,
     run_document,
     status_text,
@@ -24,23 +22,19 @@ from simpleworkflow.cli.output import (
 from simpleworkflow.cli.program import Lazy, LazyGroup
 from simpleworkflow.cli.session import database_option, open_client
 from simpleworkflow.cli.text import age, safe
-from simpleworkflow.model import ENDED, STATUSES
+from simpleworkflow.model import STATUSES
 
 if TYPE_CHECKING:
-    from simpleworkflow.client import Client
-    from simpleworkflow.model import RunPage
+    from simpleworkflow.model import RunPage, Status
 
 COMMANDS = {
     "list": Lazy("run", "list_", "List runs, newest first."),
     "show": Lazy("run", "show", "Show a run and its audit trail."),
-    "cancel": Lazy("run", "cancel", "Cancel runs."),
-    "reopen": Lazy("run", "reopen", "Give failed or cancelled runs new attempts."),
-    "retry": Lazy("run", "reopen", "The same as reopen."),
+    "cancel": Lazy("change", "cancel", "Cancel runs."),
+    "reopen": Lazy("change", "reopen", "Give failed or cancelled runs new attempts."),
+    "retry": Lazy("change", "reopen", "The same as reopen."),
     "watch": Lazy("watch", "watch", "Follow the events of runs until they end."),
 }
-
-_MANY = click.argument("run_ids", metavar="ID...", type=RunId(), nargs=-1, required=True)
-_REASON = click.option("--reason", metavar="TEXT", help="Why; it is kept in the audit trail.")
 
 
 @click.group(cls=LazyGroup, lazy=COMMANDS)
@@ -68,7 +62,7 @@ def run() -> None:
 def list_(
     *,
     patterns: Sequence[str],
-    statuses: Sequence[str],
+    statuses: Sequence[Status],
     since: datetime | None,
     before: datetime | None,
     limit: int,
@@ -78,7 +72,7 @@ def list_(
     """List runs, newest first."""
     with open_client() as client:
         found = client.list(
-            patterns=patterns or None,
+            pattern=patterns or None,
             status=statuses or None,
             created_from=since,
             created_before=before,
@@ -122,52 +116,3 @@ def show(*, run_id: UUID, as_json: bool) -> None:
         print_run(found)
         click.echo()
         print_events(events)
-
-
-@click.command(epilog="Example: wf run cancel 01926f0e-7d3c-7b1a-9c4e-5a7d3f2b1c00 --reason 'ordered twice'")
-@_MANY
-@_REASON
-@json_option
-@database_option
-def cancel(*, run_ids: Sequence[UUID], reason: str | None, as_json: bool) -> None:
-    """Cancel runs; one that a worker executes is stopped by it soon after.
-
-    A run that is cancelled already is fine; for one that succeeded or failed the exit code is 1.
-    """
-    with open_client() as client:
-        changes = _change(client, run_ids, lambda run_id: client.cancel(run_id, reason=reason))
-    print_changes(changes, as_json=as_json)
-    if any(now != "cancelled" for _, now in changes.values()):
-        raise click.exceptions.Exit(ExitCode.NO)
-
-
-@click.command(epilog="Example: wf run reopen 01926f0e-7d3c-7b1a-9c4e-5a7d3f2b1c00 --attempts 5")
-@_MANY
-@click.option(
-    "--attempts", type=click.IntRange(1, 1000), default=3, show_default=True, help="The new budget."
-)
-@_REASON
-@json_option
-@database_option
-def reopen(*, run_ids: Sequence[UUID], attempts: int, reason: str | None, as_json: bool) -> None:
-    """Give failed or cancelled runs new attempts, due now; also called retry.
-
-    A run that has not ended is fine; for one that succeeded the exit code is 1.
-    """
-    with open_client() as client:
-        changes = _change(
-            client, run_ids, lambda run_id: client.reopen(run_id, attempts=attempts, reason=reason)
-        )
-    print_changes(changes, as_json=as_json)
-    if any(not changed and now in ENDED for changed, now in changes.values()):
-        raise click.exceptions.Exit(ExitCode.NO)
-
-
-def _change(
-    client: Client, run_ids: Sequence[UUID], change: Callable[[UUID], bool]
-) -> dict[UUID, tuple[bool, str]]:
-    """Change each run; return whether it was changed, and its status afterwards."""
-    # First look whether all of them exist: a typing mistake in the second id leaves the first alone.
-    for run_id in run_ids:
-        client.get(run_id)
-    return {run_id: (change(run_id), client.get(run_id).status) for run_id in dict.fromkeys(run_ids)}

@@ -101,7 +101,7 @@ def say_embedded(settings: Settings) -> None:
     if not state().said_embedded:
         state().said_embedded = True
         folder = shown_folder(embedded_folder(settings))
-        click.secho(f"wf: using the embedded PostgreSQL in {folder}", err=True, dim=True)
+        click.echo(f"wf: using the embedded PostgreSQL in {folder}", err=True)
 
 
 def embedded_folder(settings: Settings) -> Path:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from simpleworkflow.cli.output import console, plain_table, status_text
 from simpleworkflow.cli.text import clock, moment, one_line, safe, shortened, span
 
@@ -83,11 +81,13 @@ def print_events(events: Iterable[RunEvent]) -> None:
 
 def print_event_line(event: RunEvent, *, with_run: bool) -> None:
     """Print one event in one line, at once."""
-    name = click.style(
-        f"{safe(event.event_type):<9}", fg="red" if event.event_type in ("failed", "cancelled") else "cyan"
-    )
-    run = f"{event.run_id}  " if with_run else ""
-    click.echo(f"{clock(event.created_at)}  {run}{name}  {describe(event)}")
+    from rich.text import Text
+
+    line = Text(f"{clock(event.created_at)}  ")
+    line.append(f"{event.run_id}  " if with_run else "")
+    line.append(f"{safe(event.event_type):<9}", style=EVENT_STYLES.get(event.event_type, ""))
+    line.append(f"  {describe(event)}")
+    console().print(line, soft_wrap=True)
 
 
 def describe(event: RunEvent) -> str:

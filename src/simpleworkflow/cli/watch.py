@@ -5,17 +5,23 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import click
 
+from simpleworkflow import database as runner
 from simpleworkflow.cli.arguments import RunId
 from simpleworkflow.cli.output import event_document, json_option, print_json
-from simpleworkflow.cli.session import database_option, open_client
+from simpleworkflow.cli.session import database_option, open_connection
+from simpleworkflow.database import Statement
+from simpleworkflow.errors import RunNotFound
+from simpleworkflow.statements import get_runs, list_events
 
 if TYPE_CHECKING:
-    from simpleworkflow.client import Client
+    import psycopg
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.2
 
@@ -32,8 +38,8 @@ def watch(*, run_ids: Sequence[UUID], follow: bool, as_json: bool) -> None:
 
     With --json, one line for each event.
     """
-    with open_client() as client:
-        watcher = Watcher(client, run_ids, as_json=as_json)
+    with open_connection() as (connection, database):
+        watcher = Watcher(connection, database.schema, run_ids, as_json=as_json)
         while watcher.look() and follow:
             time.sleep(POLL_SECONDS)
 
@@ -41,30 +47,41 @@ def watch(*, run_ids: Sequence[UUID], follow: bool, as_json: bool) -> None:
 class Watcher:
     """Prints the events of some runs, each once."""
 
-    def __init__(self, client: Client, run_ids: Sequence[UUID], *, as_json: bool) -> None:
-        self._client = client
-        self._last_seen = dict.fromkeys(run_ids, 0)
-        self._live = dict.fromkeys(run_ids)
+    def __init__(
+        self, connection: psycopg.Connection[Any], schema: str, run_ids: Sequence[UUID], *, as_json: bool
+    ) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._last_seen = dict.fromkeys(run_ids, 0)  # of the runs that have not ended
         self._as_json = as_json
-        self._with_run = len(self._live) > 1
+        self._with_run = len(self._last_seen) > 1
 
     def look(self) -> bool:
-        """Print what is new; return whether a run is left that has not ended."""
-        for run_id in list(self._live):
-            # The status first: whatever is read after it contains the event that ended the run.
-            has_ended = self._client.get(run_id).has_ended
+        """Print what is new; return whether a run is left that has not ended.
+
+        Raises:
+            RunNotFound: one of them does not exist.
+        """
+        # The runs first: the events read after them contain the one that ended a run.
+        runs = {run.id: run for run in self._ask(get_runs(list(self._last_seen)))}
+        for run_id in list(self._last_seen):
+            if run_id not in runs:
+                raise RunNotFound(run_id)
             self._print_new(run_id)
-            if has_ended:
-                del self._live[run_id]
+            if runs[run_id].has_ended:
+                del self._last_seen[run_id]
         sys.stdout.flush()
-        return bool(self._live)
+        return bool(self._last_seen)
 
     def _print_new(self, run_id: UUID) -> None:
         from simpleworkflow.cli.timeline import print_event_line
 
-        for event in self._client.events(run_id, after=self._last_seen[run_id]):
+        for event in self._ask(list_events(run_id, after=self._last_seen[run_id])):
             self._last_seen[run_id] = event.id
             if self._as_json:
                 print_json(event_document(event), is_compact=True)
             else:
                 print_event_line(event, with_run=self._with_run)
+
+    def _ask(self, statement: Statement[T]) -> T:
+        return runner.run(self._connection, statement, self._schema)

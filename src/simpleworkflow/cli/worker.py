@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import click
 
-from simpleworkflow.cli.session import database_option, read_settings, say_embedded, state
+from simpleworkflow.cli.session import database_option, open_database, read_settings
 
 EPILOG = """\b
 Example, with `worker = Worker()` in app/workers.py:
@@ -32,9 +33,10 @@ def worker(*, target: str, processes: int, concurrency: int | None) -> None:
             f"expected MODULE:WORKER such as app.workers:worker, got {target[:80]!a}",
             click.get_current_context(),
         )
-    if state().database_url is None and (settings := read_settings()).database_url is None:
-        say_embedded(settings)
-    from simpleworkflow.worker import supervise
+    from simpleworkflow.worker.supervisor import supervise
 
-    code = supervise(target, processes=processes, concurrency=concurrency, database_url=state().database_url)
-    raise click.exceptions.Exit(code)
+    settings = read_settings()
+    work = supervise(
+        target, open_database(), processes=processes, concurrency=concurrency, log_level=settings.log_level
+    )
+    raise click.exceptions.Exit(asyncio.run(work))
