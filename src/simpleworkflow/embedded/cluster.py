@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from simpleworkflow.embedded.binaries import Binaries
@@ -29,10 +30,11 @@ log_checkpoints = off
 """
 
 
-def prepare(home: Home, binaries: Binaries) -> Credentials:
+def prepare(home: Home, binaries: Binaries, *, lock: int) -> Credentials:
     """Make the cluster if there is none; return credentials that are good for it.
 
-    The caller holds the start lock, and no server runs.
+    The caller holds the start lock and ``lock``, that of the server.  The programs run here inherit
+    it: when the caller is killed, the next start waits until they have ended.
     """
     _remove_leftovers(home)
     credentials = load_credentials(home)
@@ -41,11 +43,12 @@ def prepare(home: Home, binaries: Binaries) -> Credentials:
         credentials = Credentials(
             port=0, workflow_password=secrets.token_hex(16), superuser_password=secrets.token_hex(16)
         )
-        save_credentials(home, credentials)
         if has_data:
-            _reset_superuser(home, binaries, credentials)
+            # Before it is saved: a start that is killed in between does it again.
+            _reset_superuser(home, binaries, credentials, lock=lock)
+        save_credentials(home, credentials)
     if not has_data:
-        _initialise(home, binaries, credentials)
+        _initialise(home, binaries, credentials, lock=lock)
     return credentials
 
 
@@ -72,7 +75,7 @@ def one_line(text: str) -> str:
     return (errors or lines or ["it said nothing"])[-1]
 
 
-def _initialise(home: Home, binaries: Binaries, credentials: Credentials) -> None:
+def _initialise(home: Home, binaries: Binaries, credentials: Credentials, *, lock: int) -> None:
     """Run initdb beside the final place, then rename: a killed one leaves no half cluster."""
     work = Path(tempfile.mkdtemp(dir=home.folder, prefix="initdb-"))
     try:
@@ -80,7 +83,7 @@ def _initialise(home: Home, binaries: Binaries, credentials: Credentials) -> Non
         password.write_text(credentials.superuser_password + "\n", encoding="ascii")
         _give(home, work, password)
         data = work / "data"
-        _run(home, [binaries.folder / "initdb", *_initdb_options(binaries, data, password)])
+        _run(home, [binaries.folder / "initdb", *_initdb_options(binaries, data, password)], lock=lock)
         with (data / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write(SETTINGS)
             file.flush()
@@ -100,17 +103,19 @@ def _initdb_options(binaries: Binaries, data: Path, password: Path) -> list[str 
     return options
 
 
-def _reset_superuser(home: Home, binaries: Binaries, credentials: Credentials) -> None:
+def _reset_superuser(home: Home, binaries: Binaries, credentials: Credentials, *, lock: int) -> None:
     """Give the superuser the new password when the file with the old one is gone."""
     command = f"alter role postgres password '{credentials.superuser_password}'\n"
     remove_stale_pid_file(home)
-    _run(home, [binaries.folder / "postgres", "--single", "-D", home.data, "postgres"], stdin=command)
+    single: list[str | Path] = [binaries.folder / "postgres", "--single", "-D", home.data, "postgres"]
+    _run(home, single, stdin=command, lock=lock)
 
 
-def _run(home: Home, command: list[str | Path], *, stdin: str = "") -> None:
+def _run(home: Home, command: Sequence[str | Path], *, lock: int, stdin: str = "") -> None:
     answer = subprocess.run(
         command,
         **home.process_options(),
+        pass_fds=(lock,),
         input=stdin,
         capture_output=True,
         text=True,

@@ -129,7 +129,7 @@ def _take_server_lock(home: Home) -> int:
 def _launch(home: Home, lock: int) -> tuple[Credentials, str]:
     try:
         binaries = readable_by_server(home, choose_binaries(cluster.data_major(home)))
-        credentials = cluster.prepare(home, binaries)
+        credentials = cluster.prepare(home, binaries, lock=lock)
     except BaseException:
         locks.release(lock)
         raise
