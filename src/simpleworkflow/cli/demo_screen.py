@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from rich.table import Table
 from rich.text import Text
 
 from simpleworkflow.cli.output import console
@@ -33,13 +34,16 @@ class Screen:
     def show(self, code: str) -> None:
         """Print what the demo does, as somebody would type it."""
         for line in code.strip("\n").splitlines():
-            self._print(Text(f"    {line}", style="yellow"))
+            self._print(Text(f"  {line}", style="yellow"))
 
     def worker_line(self, name: str, line: str) -> None:
         """Print a line of a worker's output behind its name."""
-        text = Text(f"{name:<{_NAME_WIDTH}} | ", style=WORKER_STYLES.get(name, ""))
-        self._print(text.append(safe(line), style="default"))
+        row = Table.grid()
+        row.add_column(no_wrap=True)
+        row.add_column(overflow="fold")
+        row.add_row(Text(f"{name:<{_NAME_WIDTH}} | ", style=WORKER_STYLES.get(name, "")), safe(line))
+        self._print(row)
 
-    def _print(self, text: Text) -> None:
+    def _print(self, what: Text | Table) -> None:
         with self._lock:
-            self._console.print(text, soft_wrap=True)
+            self._console.print(what, soft_wrap=isinstance(what, Text))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 20.0
 
-INSERT = "INSERT INTO workflow_run (type, payload)\nVALUES ('{type}',\n        '{payload}')"
+INSERT = "INSERT INTO workflow_run (type, payload)\nVALUES ('{type}',\n  '{payload}')"
 CANCEL = (
     "UPDATE workflow_run SET status = 'cancelled', updated_at = NOW()\n"
     " WHERE id = '{id}'\n"
@@ -54,12 +54,12 @@ class Stage:
 
     def submit(self, type_: str, payload: dict[str, Any]) -> UUID:
         """Submit a run by the client."""
-        self.screen.show(f'client.submit("{type_}",\n              {json.dumps(payload)})')
+        self.screen.show(f'client.submit("{type_}",\n  {json.dumps(payload)})')
         return self._remember(self.client.submit(type_, payload).id)
 
-    def insert(self, type_: str, payload: dict[str, Any]) -> UUID:
+    def insert(self, type_: str, payload_json: str) -> UUID:
         """Submit a run by a plain INSERT."""
-        row = self._execute(INSERT.format(type=type_, payload=json.dumps(payload)), returning=" RETURNING id")
+        row = self._execute(INSERT.format(type=type_, payload=payload_json), returning=" RETURNING id")
         return self._remember(row[0])
 
     def cancel(self, run_id: UUID) -> None:

@@ -19,8 +19,8 @@ from simpleworkflow.cli.session import shown_folder
 from simpleworkflow.cli.timeline import print_events
 
 THUMBNAIL = {"content_id": "img123", "width": 300, "height": 200}
-INVOICE = {"invoice_id": "INV-001", "amount": 150.00, "customer_id": "CUST-123"}
-PAYMENT = {"payment_id": "PAY-001", "amount": 15000.00, "method": "credit_card"}
+INVOICE = '{"invoice_id": "INV-001", "amount": 150.00, "customer_id": "CUST-123"}'
+PAYMENT = '{"payment_id": "PAY-001", "amount": 15000.00, "method": "credit_card"}'
 EMAIL = {"to": "user@example.com", "subject": "Welcome!", "body": "Hello!"}
 SMS = {"phone": "+15550100", "message": "Your code is 4711"}
 PUSH = {"user_id": "user123", "title": "New Message", "body": "Hello!"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 
 import click
@@ -33,9 +34,10 @@ def worker(*, target: str, processes: int, concurrency: int | None) -> None:
             f"expected MODULE:WORKER such as app.workers:worker, got {target[:80]!a}",
             click.get_current_context(),
         )
-    from simpleworkflow.worker.supervisor import supervise
+    from simpleworkflow.worker.supervisor import LOG_FORMAT, supervise
 
     settings = read_settings()
+    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
     work = supervise(
         target, open_database(), processes=processes, concurrency=concurrency, log_level=settings.log_level
     )
