@@ -99,8 +99,8 @@ class NewRun:
 
     def __post_init__(self) -> None:
         _check_type(self.type)
-        _check_integer("priority", self.priority, -(2**31), 2**31 - 1)
-        _check_integer("max_attempts", self.max_attempts, 1, 1000)
+        check_integer("priority", self.priority, -(2**31), 2**31 - 1)
+        check_integer("max_attempts", self.max_attempts, 1, 1000)
         if self.idempotency_key is not None:
             _check_key(self.idempotency_key)
         if self.run_at is not None:
@@ -118,18 +118,23 @@ def _check_type(value: object) -> None:
     if not isinstance(value, str) or len(value) > 200 or _TYPE.fullmatch(value) is None:
         raise InvalidInput(
             "type: expected words of A-Z a-z 0-9 _ - joined by dots, at most 200 characters, got "
-            + _shown(value)
+            + shown(value)
         )
 
 
-def _check_integer(name: str, value: object, least: int, most: int) -> None:
+def check_integer(name: str, value: object, least: int, most: int) -> None:
+    """Do nothing if ``value`` is an integer in these bounds.
+
+    Raises:
+        InvalidInput: it is not; the message begins with ``name``.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InvalidInput(f"{name}: expected an integer from {least} to {most}, got {_shown(value)}")
+        raise InvalidInput(f"{name}: expected an integer from {least} to {most}, got {shown(value)}")
 
 
 def _check_key(value: object) -> None:
     if not isinstance(value, str):
-        raise InvalidInput(f"idempotency_key: expected text, got {_shown(value)}")
+        raise InvalidInput(f"idempotency_key: expected text, got {shown(value)}")
     if "\0" in value:
         raise InvalidInput("idempotency_key: expected text without NUL, which PostgreSQL cannot store")
     try:
@@ -142,7 +147,7 @@ def _check_key(value: object) -> None:
 
 def _check_delay(value: object) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= DELAY_SECONDS_MAX:
-        raise InvalidInput(f"delay: expected seconds from 0 to {DELAY_SECONDS_MAX:.0f}, got {_shown(value)}")
+        raise InvalidInput(f"delay: expected seconds from 0 to {DELAY_SECONDS_MAX:.0f}, got {shown(value)}")
 
 
 def check_time(name: str, value: object) -> None:
@@ -152,15 +157,15 @@ def check_time(name: str, value: object) -> None:
         InvalidInput: it is naive, no datetime, or beyond the years 1 to 9999; the message begins with ``name``.
     """
     if not isinstance(value, datetime):
-        raise InvalidInput(f"{name}: expected a datetime with a time zone, got {_shown(value)}")
+        raise InvalidInput(f"{name}: expected a datetime with a time zone, got {shown(value)}")
     if value.utcoffset() is None:
         raise InvalidInput(f"{name}: expected a datetime with a time zone, got the naive {value.isoformat()}")
     if not _FIRST_TIME <= value <= _LAST_TIME:
         raise InvalidInput(f"{name}: expected a time from 0001-01-02 to 9999-12-30, got {value.isoformat()}")
 
 
-def _shown(value: object) -> str:
-    """Return a value for a message, short and on one line; of unknown kinds only the name."""
+def shown(value: object) -> str:
+    """Return a value for a message, short and on one line; of what may be large only the kind."""
     if isinstance(value, str):
         return ascii(value[:60])
     if isinstance(value, bool | float | None):

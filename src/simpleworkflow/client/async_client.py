@@ -34,11 +34,11 @@ class AsyncRunHandle:
         """Return the run as it is now; see ``Client.get``."""
         return await self._client.get(self.id)
 
-    async def wait(self, timeout: float | None = None) -> Run:  # noqa: ASYNC109
+    async def wait(self, timeout: float | None = None) -> Run:
         """Return the run when it has ended, however it ended; see ``Client.wait``."""
         return await self._client.wait(self.id, timeout)
 
-    async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+    async def result(self, timeout: float | None = None) -> Any:
         """Return what the run's handler returned, when the run has succeeded; see ``RunHandle.result``."""
         return verbs.result_of(await self.wait(timeout))
 
@@ -116,7 +116,7 @@ class AsyncClient:
         """Return what happened to the run so far, in its order; see ``Client.events``."""
         return await self._follow(verbs.events(run_id))
 
-    async def wait(self, run_id: UUID | str, timeout: float | None = None) -> Run:  # noqa: ASYNC109
+    async def wait(self, run_id: UUID | str, timeout: float | None = None) -> Run:
         """Return the run when it has ended; its status tells how; see ``Client.wait``."""
         run_id, seconds = verbs.as_run_id(run_id), check_timeout(timeout)
         if seconds is not None and seconds < TOO_SHORT_SECONDS:

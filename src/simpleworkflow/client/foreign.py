@@ -198,7 +198,7 @@ def _translated() -> Iterator[None]:
     """Turn errors into ours by the SQLSTATE of the driver's error that a library has wrapped."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - any library's; raised again below
         try:
             with translated():
                 raise _of_driver(error)

@@ -73,7 +73,8 @@ class Idle(Generic[C]):
 def _finish_all(resting: deque[tuple[Any, float]], pid: int) -> None:
     if pid == os.getpid():
         while resting:
-            resting.pop()[0].pgconn.finish()
+            conn, _ = resting.pop()  # held by its name: dropped, it would warn before it is closed
+            conn.pgconn.finish()
 
 
 def _is_readable(fileno: int) -> bool:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from simpleworkflow.errors import DatabaseUnavailable
 
-__all__ = ["Retrying", "answer_lost", "is_stale"]
+__all__ = ["Retrying", "answer_lost", "is_stale", "lost_together"]
 
 # Long enough in sum for a server that restarts fast, short enough that a caller is told within two seconds.
 PAUSES_SECONDS = (0.02, 0.1, 0.3, 0.8)
@@ -67,6 +67,17 @@ def answer_lost(error: Exception) -> DatabaseUnavailable:
     return DatabaseUnavailable(
         "the connection was lost before the answer came, so it is unknown whether the change was recorded; "
         f"with an idempotency key a submission can be repeated ({error})"
+    )
+
+
+def lost_together(error: DatabaseUnavailable, conn: HasClosed, *, is_sent: bool) -> DatabaseUnavailable:
+    """Return the error for a lost transaction of several statements; ``is_sent``: its commit had been sent."""
+    if not conn.closed:
+        return error
+    if is_sent:
+        return answer_lost(error)
+    return DatabaseUnavailable(
+        f"the connection was lost before the commit, so none of the runs was recorded ({error})"
     )
 
 

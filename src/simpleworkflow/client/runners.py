@@ -15,9 +15,10 @@ import psycopg
 from simpleworkflow.client import verbs
 from simpleworkflow.client.idle import CONNECT_PARAMETERS, Idle, begin_anew_after_fork
 from simpleworkflow.client.place import Place
-from simpleworkflow.client.retrying import Retrying, answer_lost, is_stale
+from simpleworkflow.client.retrying import Retrying, is_stale, lost_together
 from simpleworkflow.database import Statement, connect, connect_async, run, run_async, translated
-from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
+from simpleworkflow.errors import DatabaseUnavailable
+from simpleworkflow.model import check_integer
 from simpleworkflow.resolve import Database
 
 __all__ = ["AsyncRunner", "Runner"]
@@ -31,8 +32,7 @@ class _Connecting:
     """What both runners know of their database."""
 
     def __init__(self, place: Place, pool_size: int) -> None:
-        if not isinstance(pool_size, int) or pool_size < 1:
-            raise ValueError(f"expected pool_size >= 1, got {pool_size!r}")
+        check_integer("pool_size", pool_size, 1, 10_000)
         self._place = place
         self._pool_size = pool_size
         self._database: Database | None = None
@@ -100,27 +100,30 @@ class Runner(_Connecting):
             return self.run(first)
         self._prepare()
         answers: list[T] = []
+        is_sent = False
         with self._connection() as conn:
-            is_sent = False
             try:
                 with translated(), conn.transaction():
                     for statement in chain((first, second), statements):
-                        answers += run(conn, statement, self.schema)
+                        some: list[T] = run(conn, statement, self.schema)
+                        answers += some
                     is_sent = True
-            except WorkflowError as error:
-                raise (answer_lost(error) if is_sent and conn.closed else error) from error
-        return answers
+                return answers
+            except DatabaseUnavailable as error:
+                raise lost_together(error, conn, is_sent=is_sent) from error.__cause__
 
     def _prepare(self) -> None:
-        if self._is_checked:
+        if not self._is_checked:
+            with self._first:
+                self._check_once()
+
+    def _check_once(self) -> None:
+        if self._is_checked:  # by another thread, meanwhile
             return
-        with self._first:
-            if self._is_checked:
-                return
-            self._database = self._database or self._place.find()
-            with self._connection() as conn:
-                verbs.follow(verbs.check_schema(self.schema), lambda asked: run(conn, asked, self.schema))
-            self._is_checked = True
+        self._database = self._database or self._place.find()
+        with self._connection() as conn:
+            verbs.follow(verbs.check_schema(self.schema), lambda asked: run(conn, asked, self.schema))
+        self._is_checked = True
 
     @contextmanager
     def _connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -185,17 +188,18 @@ class AsyncRunner(_Connecting):
             return await self.run(first)
         await self._prepare()
         answers: list[T] = []
+        is_sent = False
         async with self._connection() as conn:
-            is_sent = False
             try:
                 with translated():
                     async with conn.transaction():
                         for statement in chain((first, second), statements):
-                            answers += await run_async(conn, statement, self.schema)
+                            some: list[T] = await run_async(conn, statement, self.schema)
+                            answers += some
                         is_sent = True
-            except WorkflowError as error:
-                raise (answer_lost(error) if is_sent and conn.closed else error) from error
-        return answers
+                return answers
+            except DatabaseUnavailable as error:
+                raise lost_together(error, conn, is_sent=is_sent) from error.__cause__
 
     async def _prepare(self) -> None:
         if self._loop is not asyncio.get_running_loop():
@@ -203,18 +207,20 @@ class AsyncRunner(_Connecting):
             self._loop = asyncio.get_running_loop()
             self._free = asyncio.Semaphore(self._pool_size)
             self._first = asyncio.Lock()
-        if self._is_checked:
+        if not self._is_checked:
+            async with self._first:
+                await self._check_once()
+
+    async def _check_once(self) -> None:
+        if self._is_checked:  # by another task, meanwhile
             return
-        async with self._first:
-            if self._is_checked:
-                return
-            # In a thread: starting the embedded server takes half a second.
-            self._database = self._database or await asyncio.to_thread(self._place.find)
-            async with self._connection() as conn:
-                await verbs.follow_async(
-                    verbs.check_schema(self.schema), lambda asked: run_async(conn, asked, self.schema)
-                )
-            self._is_checked = True
+        # In a thread: starting the embedded server takes half a second.
+        self._database = self._database or await asyncio.to_thread(self._place.find)
+        async with self._connection() as conn:
+            await verbs.follow_async(
+                verbs.check_schema(self.schema), lambda asked: run_async(conn, asked, self.schema)
+            )
+        self._is_checked = True
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:

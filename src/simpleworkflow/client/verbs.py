@@ -19,7 +19,18 @@ from simpleworkflow.codec import bound_text
 from simpleworkflow.database import Statement
 from simpleworkflow.errors import InvalidInput, RunNotFound, RunNotSucceeded, SchemaMismatch, WaitTimeout
 from simpleworkflow.migrate import SchemaState
-from simpleworkflow.model import STATUSES, NewRun, Run, RunEvent, RunPage, Status, Submitted, check_time
+from simpleworkflow.model import (
+    STATUSES,
+    NewRun,
+    Run,
+    RunEvent,
+    RunPage,
+    Status,
+    Submitted,
+    check_integer,
+    check_time,
+    shown,
+)
 from simpleworkflow.sql import load_migrations
 from simpleworkflow.statements.checking import schema_version
 
@@ -107,17 +118,18 @@ def new_runs(runs: RunsToSubmit) -> Iterator[NewRun]:
         InvalidInput: something is neither, or refused; the message names its position.
     """
     for position, run in enumerate(runs):
-        if isinstance(run, NewRun):
-            yield run
-        elif isinstance(run, tuple) and len(run) == 2:
-            try:
-                yield new_run(run[0], run[1], 0.0)
-            except InvalidInput as error:
-                raise InvalidInput(f"runs[{position}]: {error}") from error
-        else:
-            raise InvalidInput(
-                f"runs[{position}]: expected a NewRun or a tuple (type, payload), got {type(run).__name__}"
-            )
+        try:
+            yield _as_new_run(run)
+        except InvalidInput as error:
+            raise InvalidInput(f"runs[{position}]: {error}") from error
+
+
+def _as_new_run(run: object) -> NewRun:
+    if isinstance(run, NewRun):
+        return run
+    if isinstance(run, tuple) and len(run) == 2:
+        return new_run(run[0], run[1], 0.0)
+    raise InvalidInput(f"expected a NewRun or a tuple (type, payload), got {type(run).__name__}")
 
 
 def submit(new: NewRun) -> Plan[Submitted]:
@@ -155,8 +167,7 @@ def list_page(
     limit: int,
 ) -> Plan[RunPage]:
     """Read a page of runs, and one run more, to know whether another page follows."""
-    if not isinstance(limit, int) or not 1 <= limit <= PAGE_RUNS_MAX:
-        raise InvalidInput(f"limit: expected 1 to {PAGE_RUNS_MAX}, got {str(limit)[:40]}")
+    check_integer("limit", limit, 1, PAGE_RUNS_MAX)
     for name, time in (("created_from", created_from), ("created_before", created_before)):
         if time is not None:
             check_time(name, time)
@@ -210,8 +221,7 @@ def cancel(run_id: UUID | str, reason: str | None) -> Plan[bool]:
 def reopen(run_id: UUID | str, attempts: int, reason: str | None) -> Plan[bool]:
     """Give a run that failed or was cancelled a new budget; say whether this changed it."""
     run_id = as_run_id(run_id)
-    if not isinstance(attempts, int) or not 1 <= attempts <= 1000:
-        raise InvalidInput(f"attempts: expected an integer from 1 to 1000, got {str(attempts)[:40]}")
+    check_integer("attempts", attempts, 1, 1000)
     changed: dict[UUID, bool] = yield statements.reopen_runs([run_id], attempts, _reason(reason))
     return _changed(changed, run_id)
 
@@ -222,16 +232,18 @@ def _changed(changed: dict[UUID, bool], run_id: UUID) -> bool:
     return changed[run_id]
 
 
-def _reason(reason: str | None) -> str | None:
-    if reason is not None and not isinstance(reason, str):
-        raise InvalidInput(f"reason: expected text, got {type(reason).__name__}")
-    return None if reason is None else bound_text(reason, 8000)
+def _reason(reason: object) -> str | None:
+    if reason is None:
+        return None
+    if not isinstance(reason, str):
+        raise InvalidInput(f"reason: expected text, got {shown(reason)}")
+    return bound_text(reason, 8000)
 
 
 # ── checks ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def as_run_id(value: UUID | str) -> UUID:
+def as_run_id(value: object) -> UUID:
     """Return the id that ``value`` is or spells.
 
     Raises:
@@ -240,10 +252,9 @@ def as_run_id(value: UUID | str) -> UUID:
     if isinstance(value, UUID):
         return value
     try:
-        return UUID(value)
-    except (ValueError, TypeError, AttributeError):
-        shown = ascii(value[:60]) if isinstance(value, str) else type(value).__name__
-        raise InvalidInput(f"run id: expected a UUID, got {shown}") from None
+        return UUID(value if isinstance(value, str) else "")
+    except ValueError:
+        raise InvalidInput(f"run id: expected a UUID, got {shown(value)}") from None
 
 
 def check_schema(schema: str) -> Plan[None]:
@@ -262,12 +273,13 @@ def check_schema(schema: str) -> Plan[None]:
 def _patterns(pattern: Patterns | None) -> list[str] | None:
     if pattern is None:
         return None
-    patterns = [pattern] if isinstance(pattern, str) else list(pattern)
-    for one in patterns:
-        if not isinstance(one, str) or len(one) > 200 or _PATTERN.fullmatch(one) is None:
-            shown = ascii(one[:60]) if isinstance(one, str) else type(one).__name__
-            raise InvalidInput(f"pattern: expected a type, or a prefix that ends in %, got {shown}")
-    return patterns
+    return [_as_pattern(one) for one in ([pattern] if isinstance(pattern, str) else pattern)]
+
+
+def _as_pattern(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 200 or _PATTERN.fullmatch(value) is None:
+        raise InvalidInput(f"pattern: expected a type, or a prefix that ends in %, got {shown(value)}")
+    return value
 
 
 def _statuses(status: Statuses | None) -> list[Status] | None:
@@ -276,5 +288,5 @@ def _statuses(status: Statuses | None) -> list[Status] | None:
     statuses: list[Status] = [status] if isinstance(status, str) else list(status)
     for one in statuses:
         if one not in STATUSES:
-            raise InvalidInput(f"status: expected one of {', '.join(STATUSES)}, got {str(one)[:40]!a}")
+            raise InvalidInput(f"status: expected one of {', '.join(STATUSES)}, got {shown(one)}")
     return statuses

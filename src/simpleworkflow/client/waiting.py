@@ -22,7 +22,7 @@ from simpleworkflow.client import verbs
 from simpleworkflow.client.idle import begin_anew_after_fork
 from simpleworkflow.database import Statement
 from simpleworkflow.errors import DatabaseUnavailable, InvalidInput, RunNotFound, WaitTimeout
-from simpleworkflow.model import Run
+from simpleworkflow.model import Run, shown
 
 __all__ = ["TOO_SHORT_SECONDS", "AsyncWaiting", "Waiting", "check_timeout"]
 
@@ -153,7 +153,7 @@ def _closed() -> DatabaseUnavailable:
     return DatabaseUnavailable("the client was closed while it waited for a run; the run goes on by itself")
 
 
-def check_timeout(timeout: float | None) -> float | None:
+def check_timeout(timeout: object) -> float | None:
     """Return the seconds to wait, None for ever.
 
     Raises:
@@ -162,7 +162,7 @@ def check_timeout(timeout: float | None) -> float | None:
     if timeout is None or timeout == math.inf:
         return None
     if not isinstance(timeout, int | float) or not timeout >= 0:
-        raise InvalidInput(f"timeout: expected seconds >= 0 or None, got {str(timeout)[:40]!a}")
+        raise InvalidInput(f"timeout: expected seconds >= 0 or None, got {shown(timeout)}")
     return min(float(timeout), threading.TIMEOUT_MAX)
 
 
@@ -242,7 +242,7 @@ class AsyncWaiting:
         self._looker: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def wait(self, run_id: UUID, timeout: float | None) -> Run:  # noqa: ASYNC109 - one look serves many
+    async def wait(self, run_id: UUID, timeout: float | None) -> Run:
         """Return the run when it has ended."""
         if self._loop is not asyncio.get_running_loop():
             self.begin_anew()
