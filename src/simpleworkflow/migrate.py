@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import psycopg
 
 from simpleworkflow.errors import SchemaMismatch
-from simpleworkflow.sql import Migration, load_migrations
+from simpleworkflow.sql import Migration, load_migrations, load_script
 
 LOCK_TIMEOUT_SECONDS = 2
 LOCK_ATTEMPTS_MAX = 30
@@ -84,11 +84,13 @@ def migrate(
     schema: str,
     *,
     to: int | None = None,
+    owner: str | None = None,
     report: Callable[[str], None] = _say_nothing,
 ) -> list[Migration]:
     """Apply what ``schema`` lacks, up to version ``to``; return the migrations that this call applied.
 
-    ``conn`` must be in autocommit mode.  Safe when several run at once: the others wait, then find
+    ``conn`` must be in autocommit mode.  The objects belong to ``owner``, a role that ``create_owner`` has
+    made, else to the role of ``conn``.  Safe when several run at once: the others wait, then find
     nothing to do.
 
     Raises:
@@ -102,13 +104,27 @@ def migrate(
     for migration in migrations:
         if to is not None and migration.version > to:
             break
-        if _apply_patiently(conn, schema, migration):
+        if _apply_patiently(conn, schema, migration, owner):
             report(f"applied {migration.version:04} {migration.name}")
             applied.append(migration)
     state = read_state(conn, schema)
     if state.version > state.latest:
         raise SchemaMismatch(state.problem() or "")
     return applied
+
+
+def create_owner(conn: psycopg.Connection, owner: str) -> None:
+    """Make sure that there is a role ``owner`` that cannot log in and may create schemas in this database."""
+    conn.execute(load_script("owner", owner=owner).encode())
+
+
+def grant_application(conn: psycopg.Connection, schema: str, role: str) -> None:
+    """Let ``role`` use the tables and functions of ``schema`` without owning them.
+
+    The guard then binds it without exception; a role that owns the tables could drop the triggers.
+    """
+    with conn.transaction():
+        conn.execute(load_script("grants", schema=schema, role=role).encode())
 
 
 def migration_sql(schema: str, *, after: int = 0, to: int | None = None) -> str:
@@ -122,10 +138,10 @@ def migration_sql(schema: str, *, after: int = 0, to: int | None = None) -> str:
     return "\n".join(["\\set ON_ERROR_STOP on", *scripts])
 
 
-def _apply_patiently(conn: psycopg.Connection, schema: str, migration: Migration) -> bool:
+def _apply_patiently(conn: psycopg.Connection, schema: str, migration: Migration, owner: str | None) -> bool:
     for attempt in range(LOCK_ATTEMPTS_MAX):
         try:
-            return _apply(conn, schema, migration)
+            return _apply(conn, schema, migration, owner)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             time.sleep(min(2.0, 0.1 * 2**attempt))
     raise SchemaMismatch(
@@ -134,11 +150,13 @@ def _apply_patiently(conn: psycopg.Connection, schema: str, migration: Migration
     )
 
 
-def _apply(conn: psycopg.Connection, schema: str, migration: Migration) -> bool:
+def _apply(conn: psycopg.Connection, schema: str, migration: Migration, owner: str | None) -> bool:
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"{schema}.migrate"])
         if migration.version <= max(_applied(conn, schema), default=0):
             return False
+        if owner is not None:
+            conn.execute(f"set local role {owner}".encode())
         conn.execute(f"set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'".encode())
         conn.execute(_bookkeeping(schema).encode())
         conn.execute(migration.sql.encode())

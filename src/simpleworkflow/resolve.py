@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 from simpleworkflow import dburl, embedded
 from simpleworkflow.database import connect
-from simpleworkflow.migrate import migrate
+from simpleworkflow.migrate import create_owner, grant_application, migrate, read_state
 from simpleworkflow.settings import Settings
 
 __all__ = ["Database", "resolve_database"]
+
+# On the embedded server the tables belong to a role that nobody logs in as, so that its user cannot go
+# around their guards.
+EMBEDDED_OWNER = "workflow_owner"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +41,9 @@ def resolve_database(database_url: str | None = None, *, settings: Settings | No
     url = dburl.parse(database_url) if database_url else settings.database_url
     is_embedded = url is None
     if url is None:
-        url = dburl.parse(embedded.start(settings.home).url).with_schema(settings.schema)
-        with connect(url.conninfo) as conn:
-            migrate(conn, url.schema)
+        server = embedded.start(settings.home)
+        url = dburl.parse(server.url).with_schema(settings.schema)
+        _migrate_embedded(url, server.superuser_url)
     return Database(
         conninfo=url.conninfo,
         schema=url.schema,
@@ -48,3 +52,14 @@ def resolve_database(database_url: str | None = None, *, settings: Settings | No
         is_embedded=is_embedded,
         is_pooled=settings.pooler and not is_embedded,
     )
+
+
+def _migrate_embedded(url: dburl.DatabaseUrl, superuser_url: str) -> None:
+    with connect(url.conninfo) as conn:
+        if not read_state(conn, url.schema).pending:
+            return
+        names = {"dbname": conn.info.dbname, "role": conn.info.user}
+    with connect(superuser_url, dbname=names["dbname"]) as conn:
+        create_owner(conn, EMBEDDED_OWNER)
+        migrate(conn, url.schema, owner=EMBEDDED_OWNER)
+        grant_application(conn, url.schema, names["role"])

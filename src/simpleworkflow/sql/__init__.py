@@ -35,3 +35,11 @@ def load_migrations(schema: str) -> list[Migration]:
                 Migration(int(match[1]), match[2], template.replace("{schema}", schema), checksum),
             )
     return sorted(found, key=lambda migration: migration.version)
+
+
+def load_script(name: str, **names: str) -> str:
+    """Return the script ``name`` of this folder with its names (checked identifiers) filled in."""
+    script = resources.files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    for key, value in names.items():
+        script = script.replace(f"{{{key}}}", value)
+    return script
