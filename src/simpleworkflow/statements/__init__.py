@@ -6,6 +6,7 @@ same parameters whatever codecs their user has set.
 
 from simpleworkflow.statements.reading import ended_runs, get_runs, list_events, list_runs
 from simpleworkflow.statements.submitting import cancel_runs, reopen_runs, submit_run, submit_runs
+from simpleworkflow.statements.verifying import Violation, verify
 from simpleworkflow.statements.working import (
     Claimed,
     Exchanged,
@@ -24,6 +25,7 @@ __all__ = [
     "Claimed",
     "Exchanged",
     "Finished",
+    "Violation",
     "cancel_runs",
     "ended_runs",
     "exchange",
@@ -40,4 +42,5 @@ __all__ = [
     "reopen_runs",
     "submit_run",
     "submit_runs",
+    "verify",
 ]
