@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint types help migrate-up test-postgres bench format schema clean
+.PHONY: demo test lint types help migrate-up test-postgres bench format schema clean kills
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -15,6 +15,9 @@ demo: $(VENV)/.installed  ## watch real runs recorded, claimed, retried, cancell
 
 test: $(VENV)/.installed-dev  ## run the tests on a real PostgreSQL (embedded, or DATABASE_URL)
 	@$(BIN)/python -m pytest $(ARGS)
+
+kills: $(VENV)/.installed-dev  ## 20,000 runs, 8 workers, one SIGKILL a second; about a minute
+	@KILLS_RUNS=20000 KILLS_COUNT=30 KILLS_PROCESSES=8 KILLS_CONCURRENCY=16 $(BIN)/python -m pytest -s tests/kills
 
 lint: $(VENV)/.installed-dev  ## ruff and the import rules
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
