@@ -292,7 +292,7 @@ BAD_RUNS: list[dict[str, Any]] = [
     {"type": "a.b\n"},
     {"type": "a." + "b" * 200},
     {"type": "x" * 10_000_000},
-    {"type": "rеal.v1"},  # a Cyrillic letter
+    {"type": "r\u0435al.v1"},  # a Cyrillic letter
     {"type": "../etc"},
     {"type": "a\x00b"},
     {"type": None},
