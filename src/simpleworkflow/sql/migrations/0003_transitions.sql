@@ -417,7 +417,7 @@ begin
               when run.status = 'cancelled' and run.fencing_token = held.token then 'cancelled'
               else 'lost' end
     from unnest(p_ids, p_tokens) as held (id, token)
-    left join {schema}.workflow_run as run on run.id = held.id;
+    left join {schema}.workflow_run as run on run.id = any (p_ids) and run.id = held.id;
 end
 $fn$;
 
