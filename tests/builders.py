@@ -17,7 +17,7 @@ import psycopg
 from simpleworkflow import statements
 from simpleworkflow.database import Statement, run
 from simpleworkflow.dburl import parse
-from simpleworkflow.model import NewRun
+from simpleworkflow.model import NewRun, Submitted
 
 LEASE_SECONDS = 30
 
@@ -65,6 +65,11 @@ def submit(db: Database, type_: str | None = None, payload: Any = None, **option
     """Record a run; return its id."""
     new = NewRun(type=type_ or a_type(), payload={} if payload is None else payload, **options)
     return str(ask(db, statements.submit_run(new)).id)
+
+
+def submit_many(db: Database, news: Sequence[NewRun]) -> list[Submitted]:
+    """Record many runs in one go; return one answer for each."""
+    return [answer for statement in statements.submit_runs(news) for answer in ask(db, statement)]
 
 
 def a_run(db: Database, *, status: str = "pending", worker: str = "worker", **options: Any) -> str:
