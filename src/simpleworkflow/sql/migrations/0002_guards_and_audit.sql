@@ -34,7 +34,7 @@ begin
   elsif length(run.type) > 200 or run.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' then
     raise exception using errcode = 'WF002',
       message = format('type: expected words of A-Z a-z 0-9 _ - joined by dots, at most 200 characters, got %s',
-                       quote_literal(left(run.type, 60)));
+                       quote_literal(regexp_replace(left(run.type, 60), '[[:cntrl:]]', '?', 'g')));
   elsif octet_length(run.payload::text) > 1048576 then
     raise exception using errcode = 'WF002',
       message = format('payload: expected at most 1048576 bytes as text, got %s', octet_length(run.payload::text)),
@@ -64,7 +64,7 @@ begin
   perform {schema}.refuse_values(new);
   raise exception using errcode = 'WF001',
     message = format('a new run cannot begin with status %s, an attempt, a lease, a result, a parent or an end',
-                     quote_literal(new.status)),
+                     coalesce(quote_literal(regexp_replace(left(new.status, 60), '[[:cntrl:]]', '?', 'g')), 'null')),
     hint = 'insert type and payload, and if needed id, priority, run_at, idempotency_key, max_attempts';
 end
 $fn$;
@@ -135,7 +135,8 @@ begin
   elsif new.status is distinct from old.status then
     raise exception using errcode = 'WF001',
       message = format('run %s is %s: a plain UPDATE cannot make it %s', old.id, old.status,
-                       coalesce(quote_literal(left(new.status, 60)), 'null')),
+                       coalesce(quote_literal(regexp_replace(left(new.status, 60), '[[:cntrl:]]', '?', 'g')),
+                                'null')),
       hint = case when new.status = 'pending' then 'use reopen' when new.status = 'cancelled'
                   then 'only a pending, leased or waiting run can be cancelled'
                   else 'only a worker that holds the run can, through finish' end;
