@@ -16,7 +16,6 @@ from simpleworkflow.cli.demo_screen import Screen
 from simpleworkflow.cli.demo_workers import POLL_SECONDS, Workers
 from simpleworkflow.database import connect
 from simpleworkflow.errors import WorkflowError
-from simpleworkflow.model import Run
 
 if TYPE_CHECKING:
     from simpleworkflow.client import Client
@@ -66,13 +65,23 @@ class Stage:
         """Cancel a run by a plain UPDATE."""
         self._execute(CANCEL.format(id=run_id))
 
-    def expect_second_operation(self, run_id: UUID) -> Run:
-        """Wait for the heartbeat after a video's first operation; return the run as it is then."""
+    def expect_second_operation(self, run_id: UUID) -> int:
+        """Wait for the heartbeat after a video's first operation; return the process that executes it.
+
+        Raises:
+            ClickException: it is none of the demo's own.
+        """
         self.wait_until(
             lambda: any(event.event_type == "heartbeat" for event in self.client.events(run_id)),
             f"run {run_id} comes to its second operation",
         )
-        return self.client.get(run_id)
+        worker = self.client.get(run_id).leased_by or ""
+        pid = int(worker.split(":")[-2]) if worker.count(":") >= 2 else 0  # its id is host:pid:random
+        if not self.workers.holds("video", pid):
+            raise click.ClickException(
+                f"run {run_id} went to {worker or 'nobody'}, no worker of the demo; stop that one"
+            )
+        return pid
 
     def expect_end(self, run_id: UUID, status: str, *, attempt: int) -> None:
         """Wait for the end of a run.

@@ -25,7 +25,7 @@ POLL_SECONDS = 0.05
 GREETING_LINES = {"basic": 1, "billing": 1, "video": 2, "notify": 3}
 
 # Ends the workers should the demo itself be killed: its pipe then closes, and nothing else would.
-GUARD = 'read -r _; for group in "$@"; do kill -TERM -- "-$group"; done'
+GUARD = 'read -r _; for group in "$@"; do kill -TERM "-$group"; done'
 
 
 class Workers:
@@ -137,6 +137,9 @@ def _end(process: subprocess.Popen[str], deadline: float) -> None:
 
 
 def _parent_of(pid: int) -> int:
+    status = Path(f"/proc/{pid}/stat")
+    with suppress(FileNotFoundError):
+        return int(status.read_text().rpartition(")")[2].split()[1])
     answer = subprocess.run(
         ["ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
