@@ -79,7 +79,7 @@ class Stage:
         pid = int(worker.split(":")[-2]) if worker.count(":") >= 2 else 0  # its id is host:pid:random
         if not self.workers.holds("video", pid):
             raise click.ClickException(
-                f"run {run_id} went to {worker or 'nobody'}, no worker of the demo; stop that one"
+                f"run {run_id} went to {worker or 'nobody'}, no worker of the demo; stop it"
             )
         return pid
 

@@ -27,4 +27,6 @@ def url(*, hold: bool, as_json: bool) -> None:
         click.echo(database.portable)
     if hold and database.is_embedded:
         click.echo("wf: the embedded PostgreSQL is held; Ctrl-C lets it go", err=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        ends = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+        signal.sigwait(ends)

@@ -36,6 +36,7 @@ def verify(*, slack: float, as_json: bool) -> None:
         rows = [{"law": one.law, "run_id": one.run_id, "found": one.found} for one in violations]
         print_json({"violations": rows})
     for one in violations if not as_json else ():
-        click.echo(f"{one_line(one.law)}: run {one.run_id}: {one_line(one.found)}")
+        where = f"run {one.run_id}: " if one.run_id else ""
+        click.echo(f"{one_line(one.law)}: {where}{one_line(one.found)}")
     if violations:
         raise click.exceptions.Exit(ExitCode.NO)
