@@ -40,10 +40,15 @@ RELEASE_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a worker process is to do, whoever started it."""
+    """What a worker process is to do, whoever started it.
+
+    ``patterns`` are what it claims by, none covering another; ``registered`` is what an operator sees, one
+    entry for each handler.
+    """
 
     handlers: Handlers
     patterns: Sequence[str]
+    registered: Sequence[str]
     options: WorkerOptions
     on_startup: Sequence[Callable[[], Any]] = field(default=())
     on_shutdown: Sequence[Callable[[], Any]] = field(default=())
@@ -140,7 +145,7 @@ class WorkerProcess:
             except DatabaseUnavailable as error:
                 self._side.say_away(error)
                 await self._side.pause()
-        await self._side.ask_until_answered(register_types(list(self._plan.patterns)))
+        await self._side.ask_until_answered(register_types(list(self._plan.registered)))
         await _call_all(self._plan.on_startup)
 
     async def _work(self) -> None:

@@ -192,7 +192,8 @@ class Worker:
             raise ValueError(
                 "the worker has no handler; add one with @worker.handler(type) or worker.register()"
             )
-        patterns = narrow_patterns(handled, handled if self._patterns is None else self._patterns)
+        wanted = handled if self._patterns is None else self._patterns
+        patterns = narrow_patterns(handled, wanted)
         if not patterns:
             raise ValueError(
                 f"patterns {self._patterns!r} leave none of the types that have a handler: {handled!r}"
@@ -200,6 +201,7 @@ class Worker:
         return Plan(
             handlers=self._handlers,
             patterns=patterns,
+            registered=sorted({name for one in handled for name in narrow_patterns([one], wanted)}),
             options=self._handlers.fitting(self._options, self._threads, concurrency or self._concurrency),
             on_startup=self._on_startup,
             on_shutdown=self._on_shutdown,

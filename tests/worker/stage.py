@@ -1,0 +1,224 @@
+"""What the worker's tests play on: workers in this process, in programs of their own, and a broken network."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import TypeVar
+
+from builders import Database, column_of, status_of
+from simpleworkflow import Worker
+
+T = TypeVar("T")
+
+HERE = Path(__file__).parent
+TERMINAL = ("succeeded", "failed", "cancelled")
+_pause = threading.Event()  # never set: a pause between two looks
+
+
+def eventually(look: Callable[[], T], *, seconds: float = 10, every: float = 0.01, what: str = "") -> T:
+    """Return the first true answer of ``look``; fail after ``seconds``."""
+    until = monotonic() + seconds
+    while not (answer := look()):
+        assert monotonic() < until, f"not within {seconds} s: {what or 'the condition'}; last: {answer!r}"
+        _pause.wait(every)
+    return answer
+
+
+def ended(db: Database, run_id: str, *, seconds: float = 10) -> str:
+    """Return how a run ended."""
+    eventually(lambda: status_of(db, run_id) in TERMINAL, seconds=seconds, what=f"the end of run {run_id}")
+    return status_of(db, run_id)
+
+
+def error_of(db: Database, run_id: str) -> str:
+    """Return the last error of a run."""
+    return str(column_of(db, run_id, "last_error"))
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process lives; one that only waits to be reaped does not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except FileNotFoundError:
+        return False
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the living child processes of a process."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if parent == pid and is_running(int(entry.name)):
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+class WorkerThread:
+    """A worker in a thread of this process, with its own loop and its heart beside it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.error: BaseException | None = None
+        self._loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> WorkerThread:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.stop()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+    def stop(self) -> None:
+        """Do what a signal does."""
+        if self.thread.is_alive():
+            self._loop.call_soon_threadsafe(self.worker.stop)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self.worker.run_async())
+        except BaseException as error:
+            self.error = error
+
+
+class Program:
+    """A program of its own: ``wf worker APP:worker``, or ``python APP.py``; its log is kept for the tests."""
+
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        *,
+        app: str = "apps",
+        options: Sequence[str] = (),
+        is_script: bool = False,
+        **environment: str,
+    ) -> None:
+        wf = str(Path(sys.executable).with_name("wf"))
+        command = [sys.executable, f"{app}.py"] if is_script else [wf, "worker", f"{app}:worker", *options]
+        self.log_path = folder / f"log-{len(list(folder.iterdir()))}"
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=HERE,
+                env=os.environ
+                | {"DATABASE_URL": url, "NOTES": str(folder / "notes"), "SIMPLEWORKFLOW_LOG_LEVEL": "INFO"}
+                | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.pid = self.process.pid
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait(10)
+        if kind is not None:
+            print(self.log)
+
+    @property
+    def log(self) -> str:
+        """What it has said so far."""
+        return self.log_path.read_text(errors="replace")
+
+    def started(self, count: int = 1) -> Program:
+        """Wait until ``count`` worker processes have started."""
+        eventually(lambda: self.log.count(" started for ") >= count, seconds=20, what=f"a start\n{self.log}")
+        return self
+
+    def children(self) -> list[int]:
+        """Return the processes that it started."""
+        return children_of(self.pid)
+
+    def signal(self, number: int) -> float:
+        """Send a signal; return when."""
+        self.process.send_signal(number)
+        return monotonic()
+
+    def exit_code(self, *, seconds: float = 20) -> int:
+        """Wait for its end."""
+        return self.process.wait(seconds)
+
+
+class Network:
+    """A TCP forwarder to the database that can fall silent: what is sent is swallowed, nothing is closed."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._loop = asyncio.new_event_loop()
+        self._open = threading.Event()
+        self._open.set()
+        self._ready = threading.Event()
+        self.port = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        threading.Thread(target=self._run, daemon=True).start()
+        assert self._ready.wait(5)
+
+    def fall_silent(self) -> None:
+        """Swallow everything from now on."""
+        self._open.clear()
+
+    def heal(self) -> None:
+        """Forward again; connections from before stay silent, as after a lost route."""
+        self._loop.call_soon_threadsafe(self._drop)
+
+    def close(self) -> None:
+        """End the forwarder."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _drop(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._open.set()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        self._loop.run_forever()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._open.is_set():
+            self._writers.add(writer)
+            return
+        try:
+            there, back = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, back}
+        await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while chunk := await reader.read(65536):
+                if self._open.is_set():
+                    writer.write(chunk)
+        except OSError:
+            pass
+        if self._open.is_set():
+            writer.close()
