@@ -228,7 +228,7 @@ def test_a_payload_that_does_not_fit_fails_without_retry_and_names_the_field(
 @pytest.mark.parametrize(
     "payload",
     ["1e400000", "1" * 5000, "[" * 3000 + "]" * 3000, "-1e99999"],
-    ids=["exp", "int", "deep", "neg"],
+    ids=["float", "int", "deep", "neg"],
 )
 def test_a_payload_that_python_cannot_decode_fails_alone_among_a_hundred(
     module_db: Database, payload: str
