@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Self
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -23,6 +24,8 @@ class Line:
         host, port = self._listener.getsockname()
         through = parse(make_conninfo(place.conninfo, host=host, port=port, sslmode="disable"))
         self.url = f"{through.conninfo}&schema={place.schema}"
+        self._is_down = threading.Event()
+        self._carried: list[socket.socket] = []
         self._is_swallowing = threading.Event()
         self.swallowed = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -30,6 +33,18 @@ class Line:
     def swallow_next_answer(self) -> None:
         """Let the next query pass, and cut the line when the server has answered it."""
         self._is_swallowing.set()
+
+    @contextmanager
+    def down(self, *, seconds: float) -> Iterator[None]:
+        """Cut the line, and refuse to connect for so long, while the block goes on."""
+        self._is_down.set()
+        while self._carried:
+            with suppress(OSError):
+                self._carried.pop().shutdown(socket.SHUT_RDWR)
+        up_again = threading.Timer(seconds, self._is_down.clear)
+        up_again.start()
+        yield
+        up_again.join()
 
     def __enter__(self) -> Self:
         return self
@@ -45,7 +60,11 @@ class Line:
                 near, _ = self._listener.accept()
             except OSError:
                 return
+            if self._is_down.is_set():
+                near.close()
+                continue
             far = socket.create_connection(self._server)
+            self._carried += [near, far]
             for source, target, is_answer in ((near, far, False), (far, near, True)):
                 threading.Thread(target=self._carry, args=(source, target, is_answer), daemon=True).start()
 

@@ -121,6 +121,7 @@ class AsyncClient:
         run_id, seconds = verbs.as_run_id(run_id), check_timeout(timeout)
         if seconds is not None and seconds < TOO_SHORT_SECONDS:
             return await self._follow(verbs.get_ended(run_id, seconds))
+        await self._runner.prepare()  # as in Client.wait
         return await self._waiting.wait(run_id, seconds)
 
     async def cancel(self, run_id: UUID | str, *, reason: str | None = None, conn: Any = None) -> bool:

@@ -171,6 +171,7 @@ class Client:
         run_id, seconds = verbs.as_run_id(run_id), check_timeout(timeout)
         if seconds is not None and seconds < TOO_SHORT_SECONDS:
             return self._follow(verbs.get_ended(run_id, seconds))
+        self._runner.prepare()  # a database that was never there ends the wait; one that goes away does not
         return self._waiting.wait(run_id, seconds)
 
     def cancel(self, run_id: UUID | str, *, reason: str | None = None, conn: Any = None) -> bool:

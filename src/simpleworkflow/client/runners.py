@@ -80,7 +80,7 @@ class Runner(_Connecting):
 
     def run(self, statement: Statement[T]) -> T:
         """Execute one statement in a transaction of its own; send it again where that does no harm."""
-        self._prepare()
+        self.prepare()
         retrying = self._retrying(is_repeatable=statement.is_repeatable)
         while True:
             conn = None
@@ -98,7 +98,7 @@ class Runner(_Connecting):
             return []
         if second is None:
             return self.run(first)
-        self._prepare()
+        self.prepare()
         answers: list[T] = []
         is_sent = False
         with self._connection() as conn:
@@ -112,7 +112,8 @@ class Runner(_Connecting):
             except DatabaseUnavailable as error:
                 raise lost_together(error, conn, is_sent=is_sent) from error.__cause__
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Find the database and check its schema, unless that has been done."""
         if not self._is_checked:
             with self._first:
                 self._check_once()
@@ -168,7 +169,7 @@ class AsyncRunner(_Connecting):
 
     async def run(self, statement: Statement[T]) -> T:
         """Execute one statement in a transaction of its own; send it again where that does no harm."""
-        await self._prepare()
+        await self.prepare()
         retrying = self._retrying(is_repeatable=statement.is_repeatable)
         while True:
             conn = None
@@ -186,7 +187,7 @@ class AsyncRunner(_Connecting):
             return []
         if second is None:
             return await self.run(first)
-        await self._prepare()
+        await self.prepare()
         answers: list[T] = []
         is_sent = False
         async with self._connection() as conn:
@@ -201,7 +202,8 @@ class AsyncRunner(_Connecting):
             except DatabaseUnavailable as error:
                 raise lost_together(error, conn, is_sent=is_sent) from error.__cause__
 
-    async def _prepare(self) -> None:
+    async def prepare(self) -> None:
+        """Find the database and check its schema, unless that has been done."""
         if self._loop is not asyncio.get_running_loop():
             self._idle.close()
             self._loop = asyncio.get_running_loop()

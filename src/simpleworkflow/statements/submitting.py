@@ -69,7 +69,7 @@ def _submit_chunk(news: Sequence[NewRun], payloads: Sequence[str]) -> Statement[
             _array([_quoted(payload) for payload in payloads]),
             _array([_quoted(new.idempotency_key) for new in news]),
             _array([str(new.priority) for new in news]),
-            _array([_quoted(new.run_at and new.run_at.isoformat()) for new in news]),
+            _array([_quoted(new.run_at.isoformat() if new.run_at else None) for new in news]),
             _array([str(new.delay_seconds) for new in news]),
             _array([str(new.max_attempts) for new in news]),
         ),
