@@ -227,7 +227,7 @@ def test_a_payload_that_does_not_fit_fails_without_retry_and_names_the_field(
 
 @pytest.mark.parametrize(
     "payload",
-    ["1e400000", "1" * 5000, "[" * 3000 + "]" * 3000, "-1e99999"],
+    ["1" + "0" * 400 + ".5", "1" * 5000, "[" * 3000 + "]" * 3000, "-1e99999"],
     ids=["float", "int", "deep", "neg"],
 )
 def test_a_payload_that_python_cannot_decode_fails_alone_among_a_hundred(
