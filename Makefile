@@ -19,6 +19,12 @@ test: $(VENV)/.installed-dev  ## run the tests on a real PostgreSQL (embedded, o
 kills: $(VENV)/.installed-dev  ## 20,000 runs, 8 workers, one SIGKILL a second; about a minute
 	@KILLS_RUNS=20000 KILLS_COUNT=30 KILLS_PROCESSES=8 KILLS_CONCURRENCY=16 $(BIN)/python -m pytest -s tests/kills
 
+test-postgres: $(VENV)/.installed-dev  ## the SQL and migration tests on PostgreSQL 14 to 18 (MAJORS="14 18" for some)
+	@$(BIN)/python tests/postgres_matrix.py $(MAJORS)
+
+schema: $(VENV)/.installed-dev  ## write sql/schema.sql anew from the migrations
+	@$(BIN)/python tests/migrations/dump.py
+
 lint: $(VENV)/.installed-dev  ## ruff and the import rules
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 

@@ -1,7 +1,7 @@
 """Bring a schema up to date: apply, check, or print the migrations.
 
 Each migration is one transaction under an advisory lock, so any number of processes may migrate at once
-and a killed one leaves nothing half done.  DDL waits at most two seconds for its locks, then gives way and
+and a killed one leaves nothing half done.  DDL waits at most one second for its locks, then gives way and
 tries again: a queue behind a waiting ACCESS EXCLUSIVE lock would stall every claim.
 """
 
@@ -16,7 +16,7 @@ import psycopg
 from simpleworkflow.errors import SchemaMismatch
 from simpleworkflow.sql import Migration, load_migrations, load_script
 
-LOCK_TIMEOUT_SECONDS = 2
+LOCK_TIMEOUT_SECONDS = 1
 LOCK_ATTEMPTS_MAX = 30
 
 
@@ -100,6 +100,10 @@ def migrate(
     migrations = load_migrations(schema)
     if to is not None and to not in {migration.version for migration in migrations}:
         raise SchemaMismatch(f"expected a version from 1 to {migrations[-1].version}, got {to}")
+    # Before anything is changed: nothing may be built on what this package does not know.
+    state = read_state(conn, schema)
+    if state.version > state.latest:
+        raise SchemaMismatch(state.problem() or "")
     applied = []
     for migration in migrations:
         if to is not None and migration.version > to:
@@ -107,9 +111,7 @@ def migrate(
         if _apply_patiently(conn, schema, migration, owner):
             report(f"applied {migration.version:04} {migration.name}")
             applied.append(migration)
-    state = read_state(conn, schema)
-    if state.version > state.latest:
-        raise SchemaMismatch(state.problem() or "")
+    read_state(conn, schema)
     return applied
 
 
@@ -152,6 +154,8 @@ def _apply_patiently(conn: psycopg.Connection, schema: str, migration: Migration
 
 def _apply(conn: psycopg.Connection, schema: str, migration: Migration, owner: str | None) -> bool:
     with conn.transaction():
+        # A role may default to serializable: the snapshot would be older than the wait for the lock.
+        conn.execute("set transaction isolation level read committed")
         conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"{schema}.migrate"])
         if migration.version <= max(_applied(conn, schema), default=0):
             return False
@@ -165,8 +169,13 @@ def _apply(conn: psycopg.Connection, schema: str, migration: Migration, owner: s
 
 
 def _applied(conn: psycopg.Connection, schema: str) -> dict[int, str]:
-    table = conn.execute("select to_regclass(%s)", [f"{schema}.workflow_migration"]).fetchone()
-    if table is None or table[0] is None:
+    # Not to_regclass: it may answer from what the session remembers of the time before it waited for the lock.
+    table = conn.execute(
+        "select from pg_catalog.pg_class as class join pg_catalog.pg_namespace as schema"
+        " on schema.oid = class.relnamespace where schema.nspname = %s and class.relname = 'workflow_migration'",
+        [schema],
+    )
+    if table.rowcount == 0:
         return {}
     rows = conn.execute(f"select version, checksum from {schema}.workflow_migration".encode())
     return dict(rows.fetchall())

@@ -1,0 +1,1164 @@
+-- What the migrations, which are the truth, make: a dump by PostgreSQL 18, written by `make schema`.
+
+CREATE SCHEMA workflow;
+
+CREATE FUNCTION workflow.audit_cancel() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  insert into workflow.workflow_event (workflow_id, event_type, data)
+  values (new.id, 'cancelled', jsonb_strip_nulls(jsonb_build_object(
+    'by', session_user, 'from', old.status, 'attempt', old.attempt, 'token', old.fencing_token,
+    'worker', old.leased_by,
+    'reason', case when current_setting('workflow.transition', true) = 'cancel'
+                   then nullif(current_setting('workflow.detail'), '') end)));
+  if old.status = 'leased' then
+    perform pg_notify('workflow', 'cancelled ' || new.id);
+  end if;
+  return null;
+end
+$$;
+
+CREATE FUNCTION workflow.audit_insert() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  insert into workflow.workflow_event (workflow_id, event_type, data)
+  select run.id, 'created', jsonb_build_object('by', session_user)
+    from new_runs as run;
+  if found then
+    perform workflow.wake(array(select distinct run.type from new_runs as run limit 17));
+  end if;
+  return null;
+end
+$$;
+
+CREATE FUNCTION workflow.audit_transition() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_transition text := current_setting('workflow.transition');
+  v_actor text := current_setting('workflow.actor', true);
+begin
+  if v_transition = 'claim' then
+    insert into workflow.workflow_event (workflow_id, event_type, data)
+    select run.id, 'leased',
+           jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token)
+      from new_runs as run;
+  elsif v_transition = 'finish' then
+    insert into workflow.workflow_event (workflow_id, event_type, data)
+    select run.id,
+           case run.status when 'pending' then 'retried' else run.status end,
+           case run.status
+             when 'succeeded' then
+               jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token)
+             when 'failed' then
+               jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
+                                  'error', run.last_error)
+             else
+               jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
+                                  'error', run.last_error, 'run_at', run.run_at)
+           end
+      from new_runs as run;
+  elsif v_transition = 'heartbeat' then
+    insert into workflow.workflow_event (workflow_id, event_type, data)
+    select run.id, 'heartbeat',
+           jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
+                              'seconds', current_setting('workflow.detail')::double precision,
+                              'lease_until', run.lease_until)
+      from new_runs as run;
+  elsif v_transition = 'expire' then
+    insert into workflow.workflow_event (workflow_id, event_type, data)
+    select run.id, 'expired',
+           jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
+                              'to', run.status, 'error', run.last_error, 'by', session_user)
+      from new_runs as run;
+  elsif v_transition = 'release' then
+    insert into workflow.workflow_event (workflow_id, event_type, data)
+    select run.id, 'released',
+           jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token)
+      from new_runs as run;
+  elsif v_transition = 'reopen' then
+    insert into workflow.workflow_event (workflow_id, event_type, data)
+    select run.id, 'reopened',
+           jsonb_strip_nulls(jsonb_build_object(
+             'by', session_user, 'attempt', run.attempt, 'max_attempts', run.max_attempts,
+             'reason', nullif(current_setting('workflow.detail'), '')))
+      from new_runs as run;
+  end if;
+  if v_transition in ('expire', 'release', 'reopen') then
+    perform workflow.wake(array(select distinct run.type from new_runs as run
+                                 where run.status = 'pending' limit 17));
+  end if;
+  return null;
+end
+$$;
+
+CREATE FUNCTION workflow.bound_error(p_error text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$   -- no SET here: it would keep the planner from inlining the expression
+  select case when octet_length(p_error) <= 65536 then p_error
+              else left(p_error, 8000) || E'\n... left out ...\n' || right(p_error, 8000) end
+$$;
+
+CREATE FUNCTION workflow.cancel(p_ids uuid[], p_reason text DEFAULT NULL::text) RETURNS TABLE(id uuid, changed boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_changed uuid[];
+begin
+  perform set_config('workflow.transition', 'cancel', true),
+          set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true);
+  with wanted as (
+    select run.id from workflow.workflow_run as run where run.id = any (p_ids) order by run.id for update),
+  cancelled as (
+    update workflow.workflow_run as run
+       set status = 'cancelled', leased_by = null, lease_until = null, finished_at = v_now, updated_at = v_now
+      from wanted
+     where run.id = wanted.id and run.status in ('pending', 'leased', 'waiting')
+    returning run.id)
+  select coalesce(array_agg(cancelled.id), '{}') into v_changed from cancelled;
+  perform set_config('workflow.transition', '', true);
+  return query
+  select run.id, run.id = any (v_changed) from workflow.workflow_run as run where run.id = any (p_ids);
+end
+$$;
+
+CREATE FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer DEFAULT 1, p_lease_seconds double precision DEFAULT 30) RETURNS TABLE(id uuid, type text, payload jsonb, attempt integer, max_attempts integer, fencing_token bigint, created_at timestamp with time zone, next_due_at timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_due record;
+begin
+  if (p_lease_seconds > 0 and p_lease_seconds <= 31536000) is not true then
+    raise exception using errcode = 'WF002',
+      message = format('p_lease_seconds: expected more than 0 and at most a year, got %s',
+                       coalesce(p_lease_seconds::text, 'null'));
+  elsif coalesce(p_worker, '') = '' then
+    raise exception using errcode = 'WF002', message = 'p_worker: expected a name, got none';
+  end if;
+  select * into v_due from workflow.lock_due_runs(p_patterns, p_limit, v_now);
+  if cardinality(v_due.ids) = 0 then
+    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
+                        null::timestamptz, v_due.next_due_at;
+    return;
+  end if;
+  perform set_config('workflow.transition', 'claim', true), set_config('workflow.actor', p_worker, true);
+  return query
+  with claimed as (
+    update workflow.workflow_run as run
+       set status = 'leased', attempt = run.attempt + 1, fencing_token = run.fencing_token + 1,
+           leased_by = p_worker, lease_until = v_now + make_interval(secs => p_lease_seconds),
+           updated_at = v_now
+     where run.id = any (v_due.ids)   -- locked above: nobody can have changed them since
+    returning run.id, run.type, run.payload, run.attempt, run.max_attempts, run.fencing_token,
+              run.created_at, run.priority, run.run_at)
+  select claimed.id, claimed.type::text, claimed.payload, claimed.attempt, claimed.max_attempts,
+         claimed.fencing_token, claimed.created_at, null::timestamptz
+    from claimed
+   order by claimed.priority, claimed.run_at;
+  perform set_config('workflow.transition', '', true);
+end
+$$;
+
+CREATE FUNCTION workflow.default_backoff_seconds(p_attempt integer) RETURNS double precision
+    LANGUAGE sql PARALLEL SAFE
+    AS $$
+  select least(21600, 60.0 * p_attempt * p_attempt * (0.9 + 0.2 * random()))
+$$;
+
+CREATE FUNCTION workflow.ended_runs(p_ids uuid[]) RETURNS TABLE(id uuid, status text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select run.id, run.status
+    from workflow.workflow_run as run
+   where run.id = any (p_ids) and run.status in ('succeeded', 'failed', 'cancelled')
+$$;
+
+CREATE FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision) RETURNS TABLE(id uuid, type text, payload jsonb, attempt integer, max_attempts integer, fencing_token bigint, created_at timestamp with time zone, next_due_at timestamp with time zone, refused uuid[])
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_done uuid[];
+begin
+  if cardinality(p_ids) > 0 then
+    v_done := array(select workflow.finish(p_worker, p_ids, p_tokens, p_statuses, p_results, p_errors,
+                                           p_delays_seconds));
+    if cardinality(v_done) < cardinality(p_ids) then
+      return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
+                          null::timestamptz, null::timestamptz,
+                          array(select unnest(p_ids) except select unnest(v_done));
+    end if;
+  end if;
+  if p_limit > 0 then
+    return query
+    select claimed.id, claimed.type, claimed.payload, claimed.attempt, claimed.max_attempts,
+           claimed.fencing_token, claimed.created_at, claimed.next_due_at, null::uuid[]
+      from workflow.claim(p_worker, p_patterns, p_limit, p_lease_seconds) as claimed;
+  end if;
+end
+$$;
+
+CREATE FUNCTION workflow.expire(p_dead text[] DEFAULT '{}'::text[], p_limit integer DEFAULT 1000) RETURNS TABLE(id uuid, status text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_worker text;
+begin
+  for v_worker in
+    select distinct run.leased_by
+      from workflow.workflow_run as run
+     where run.status = 'leased' and (run.lease_until < v_now or run.leased_by = any (p_dead))
+  loop
+    perform set_config('workflow.transition', 'expire', true), set_config('workflow.actor', v_worker, true);
+    return query
+    update workflow.workflow_run as run
+       set status = case when run.attempt < run.max_attempts then 'pending' else 'failed' end,
+           finished_at = case when run.attempt >= run.max_attempts then v_now end,
+           last_error = case when v_worker = any (p_dead) then 'worker ' || v_worker || ' died'
+                             else 'the lease of worker ' || v_worker || ' expired' end
+                        || ' during attempt ' || run.attempt,
+           leased_by = null,
+           lease_until = null,
+           updated_at = v_now
+     where run.id = any (array(
+             select lapsed.id
+               from workflow.workflow_run as lapsed
+              where lapsed.status = 'leased' and lapsed.leased_by = v_worker
+                and (lapsed.lease_until < v_now or v_worker = any (p_dead))
+              limit p_limit
+                for update skip locked))
+    returning run.id, run.status;
+    perform set_config('workflow.transition', '', true);
+  end loop;
+end
+$$;
+
+CREATE FUNCTION workflow.finish(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[] DEFAULT NULL::jsonb[], p_errors text[] DEFAULT NULL::text[], p_delays_seconds double precision[] DEFAULT NULL::double precision[]) RETURNS SETOF uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_nestloop TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  v_now timestamptz := clock_timestamp();
+begin
+  if (cardinality(p_tokens), cardinality(p_statuses)) is distinct from (cardinality(p_ids), cardinality(p_ids)) then
+    raise exception using errcode = 'WF002', message = 'p_ids, p_tokens, p_statuses: expected the same number of each';
+  elsif exists (select from unnest(p_statuses) as wanted (status)
+              where wanted.status is null or wanted.status not in ('succeeded', 'failed', 'pending')) then
+    raise exception using errcode = 'WF002', message = 'p_statuses: expected succeeded, failed or pending';
+  elsif exists (select from unnest(p_results) as wanted (result) where octet_length(result::text) > 1048576) then
+    raise exception using errcode = 'WF002', message = 'p_results: expected at most 1048576 bytes each as text',
+      hint = 'keep large data elsewhere and return a reference to it';
+  end if;
+  perform set_config('workflow.transition', 'finish', true), set_config('workflow.actor', p_worker, true);
+  return query
+  update workflow.workflow_run as run
+     set status = case when done.status = 'pending' and run.attempt >= run.max_attempts then 'failed'
+                       else done.status end,
+         result = done.result,
+         last_error = coalesce(workflow.bound_error(done.error), run.last_error),
+         run_at = case when done.status = 'pending' and run.attempt < run.max_attempts
+                       then v_now + make_interval(secs => least(31536000, greatest(0, coalesce(
+                              nullif(done.delay_seconds, 'NaN'),
+                              workflow.default_backoff_seconds(run.attempt)))))
+                       else run.run_at end,
+         finished_at = case when done.status <> 'pending' or run.attempt >= run.max_attempts then v_now end,
+         leased_by = null,
+         lease_until = null,
+         updated_at = v_now
+    from (select * from unnest(p_ids, p_tokens, p_statuses, p_results, p_errors, p_delays_seconds)
+                     as wanted (id, token, status, result, error, delay_seconds)
+           order by wanted.id) as done
+   where run.id = any (p_ids)
+     and run.id = done.id
+     and run.fencing_token = done.token   -- the fence: a run claimed again has a higher token
+     and run.leased_by = p_worker
+  returning run.id;
+  perform set_config('workflow.transition', '', true);
+end
+$$;
+
+CREATE FUNCTION workflow.uuid7() RETURNS uuid
+    LANGUAGE sql PARALLEL SAFE
+    AS $$select pg_catalog.uuidv7()$$;
+
+CREATE TABLE workflow.workflow_run (
+    id uuid DEFAULT workflow.uuid7() NOT NULL,
+    type text NOT NULL COLLATE pg_catalog."C",
+    payload jsonb DEFAULT '{}'::jsonb NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    priority integer DEFAULT 100 NOT NULL,
+    run_at timestamp with time zone DEFAULT now() NOT NULL,
+    idempotency_key text COLLATE pg_catalog."C",
+    attempt integer DEFAULT 0 NOT NULL,
+    max_attempts integer DEFAULT 3 NOT NULL,
+    leased_by text COLLATE pg_catalog."C",
+    lease_until timestamp with time zone,
+    last_error text,
+    result jsonb,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    deleted_at timestamp with time zone,
+    fencing_token bigint DEFAULT 0 NOT NULL,
+    parent_id uuid,
+    finished_at timestamp with time zone,
+    CONSTRAINT workflow_run_attempts CHECK (((attempt >= 0) AND (attempt <= max_attempts) AND ((status <> 'pending'::text) OR (attempt < max_attempts)))),
+    CONSTRAINT workflow_run_finished CHECK (((status = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) = (finished_at IS NOT NULL))),
+    CONSTRAINT workflow_run_lease CHECK ((((status = 'leased'::text) = (leased_by IS NOT NULL)) AND ((leased_by IS NULL) = (lease_until IS NULL)))),
+    CONSTRAINT workflow_run_status CHECK ((status = ANY (ARRAY['pending'::text, 'leased'::text, 'waiting'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text])))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.05', autovacuum_analyze_scale_factor='0.05');
+
+COMMENT ON TABLE workflow.workflow_run IS 'One row is one run: a recorded intent.  Insert (type, payload) to submit; update status to ''cancelled'' to cancel.';
+
+CREATE FUNCTION workflow.get_runs(p_ids uuid[]) RETURNS SETOF workflow.workflow_run
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select * from workflow.workflow_run as run where run.id = any (p_ids)
+$$;
+
+CREATE FUNCTION workflow.guard_history() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if (tg_op, current_setting('workflow.transition', true)) in (('DELETE', 'prune'), ('INSERT', 'progress'))
+     and current_user = (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid) then
+    return null;
+  end if;
+  raise exception using errcode = 'WF001',
+    message = format('%s: %s is refused; history is only added to, by the changes it records', tg_table_name, tg_op),
+    hint = case when tg_table_name = 'workflow_run' then 'set deleted_at to hide a run that nobody executes'
+                else 'workflow_event is written by the triggers and functions of this schema' end;
+end
+$$;
+
+CREATE FUNCTION workflow.guard_insert() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform workflow.refuse_values(new);
+  raise exception using errcode = 'WF001',
+    message = format('a new run cannot begin with status %s, an attempt, a lease, a result, a parent or an end',
+                     coalesce(quote_literal(regexp_replace(left(new.status, 60), '[[:cntrl:]]', '?', 'g')), 'null')),
+    hint = 'insert type and payload, and if needed id, priority, run_at, idempotency_key, max_attempts';
+end
+$$;
+
+CREATE FUNCTION workflow.guard_transition() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if current_user <> (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid) then
+    raise exception using errcode = 'WF001',
+      message = 'workflow.transition is set, but only the functions of this schema may make a transition',
+      hint = 'reset workflow.transition and call the function instead';
+  end if;
+  return null;
+end
+$$;
+
+CREATE FUNCTION workflow.guard_update() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_cancels boolean := new.status = 'cancelled' and old.status in ('pending', 'leased', 'waiting');
+  v_edits boolean := (new.priority, new.run_at, new.payload) is distinct from (old.priority, old.run_at, old.payload);
+  v_hides boolean := new.deleted_at is distinct from old.deleted_at;
+begin
+  if v_cancels then
+    new.leased_by := null;
+    new.lease_until := null;
+    new.updated_at := clock_timestamp();
+    new.finished_at := new.updated_at;
+  elsif new.status is distinct from old.status then
+    raise exception using errcode = 'WF001',
+      message = format('run %s is %s: a plain UPDATE cannot make it %s', old.id, old.status,
+                       coalesce(quote_literal(regexp_replace(left(new.status, 60), '[[:cntrl:]]', '?', 'g')),
+                                'null')),
+      hint = case when new.status = 'pending' then 'use reopen' when new.status = 'cancelled'
+                  then 'only a pending, leased or waiting run can be cancelled'
+                  else 'only a worker that holds the run can, through finish' end;
+  end if;
+  if (new.id, new.type, new.idempotency_key, new.attempt, new.max_attempts, new.last_error, new.result,
+      new.created_at, new.fencing_token, new.parent_id)
+     is distinct from
+     (old.id, old.type, old.idempotency_key, old.attempt, old.max_attempts, old.last_error, old.result,
+      old.created_at, old.fencing_token, old.parent_id)
+     or not v_cancels and (new.leased_by, new.lease_until, new.finished_at)
+        is distinct from (old.leased_by, old.lease_until, old.finished_at) then
+    raise exception using errcode = 'WF001',
+      message = format('run %s: a plain UPDATE may change only priority, run_at, payload, deleted_at, or cancel', old.id);
+  end if;
+  if v_edits and old.status <> 'pending' then
+    raise exception using errcode = 'WF001',
+      message = format('run %s is %s: priority, run_at and payload can be changed only while it is pending',
+                       old.id, old.status);
+  elsif v_hides and old.status in ('leased', 'waiting') and not v_cancels then
+    raise exception using errcode = 'WF001',
+      message = format('run %s is %s: cancel it before deleted_at is set', old.id, old.status);
+  end if;
+  if v_cancels or v_edits or v_hides then
+    if not v_cancels then
+      new.updated_at := clock_timestamp();
+    end if;
+    if v_edits or v_hides then   -- but a run that came with an old backup can always be cancelled
+      perform workflow.refuse_values(new);
+    end if;
+    if new.status = 'pending' and (new.run_at < old.run_at or v_hides and new.deleted_at is null) then
+      perform workflow.wake(array[new.type::text]);
+    end if;
+    return new;
+  elsif old.status = 'cancelled' then
+    return null;   -- most likely cancelled once more: nothing changes
+  elsif new.updated_at is distinct from old.updated_at and old.status <> 'pending' then
+    raise exception using errcode = 'WF001',
+      message = format('run %s is %s: updated_at is set by the database', old.id, old.status);
+  end if;
+  return old;   -- changes nothing, but counts: an UPDATE that asks for what is there has found its row
+end
+$$;
+
+CREATE FUNCTION workflow.heartbeat(p_worker text, p_ids uuid[], p_tokens bigint[], p_seconds double precision DEFAULT 30, p_explicit boolean DEFAULT false) RETURNS TABLE(id uuid, status text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_nestloop TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_held uuid[];
+begin
+  if (p_seconds > 0 and p_seconds <= 31536000) is not true then
+    raise exception using errcode = 'WF002',
+      message = format('p_seconds: expected more than 0 and at most a year, got %s',
+                       coalesce(p_seconds::text, 'null'));
+  end if;
+  perform set_config('workflow.transition', case when p_explicit then 'heartbeat' else 'extend' end, true),
+          set_config('workflow.actor', p_worker, true),
+          set_config('workflow.detail', p_seconds::text, true);
+  with extended as (
+    update workflow.workflow_run as run
+       set lease_until = greatest(run.lease_until, v_now + make_interval(secs => p_seconds))
+      from (select * from unnest(p_ids, p_tokens) as named (id, token) order by named.id) as held
+     where run.id = any (p_ids)
+       and run.id = held.id
+       and run.fencing_token = held.token   -- the fence
+       and run.leased_by is not null        -- a lease that has lapsed but was not expired still counts
+    returning run.id)
+  select coalesce(array_agg(extended.id), '{}') into v_held from extended;
+  perform set_config('workflow.transition', '', true);
+  -- A second statement, for what was cancelled while the first waited for its lock.
+  return query
+  select held.id,
+         case when held.id = any (v_held) then 'leased'
+              when run.status = 'cancelled' and run.fencing_token = held.token then 'cancelled'
+              else 'lost' end
+    from unnest(p_ids, p_tokens) as held (id, token)
+    left join workflow.workflow_run as run on run.id = any (p_ids) and run.id = held.id;
+end
+$$;
+
+CREATE TABLE workflow.workflow_event (
+    id bigint NOT NULL,
+    workflow_id uuid NOT NULL,
+    event_type text NOT NULL,
+    data jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+COMMENT ON TABLE workflow.workflow_event IS 'What happened to each run: one row for every change of status.  Within a run, id is the order.';
+
+CREATE FUNCTION workflow.list_events(p_run_id uuid, p_after bigint DEFAULT 0, p_limit integer DEFAULT 10000) RETURNS SETOF workflow.workflow_event
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select *
+    from workflow.workflow_event as event
+   where event.workflow_id = p_run_id and event.id > p_after
+   order by event.id
+   limit p_limit
+$$;
+
+CREATE FUNCTION workflow.list_runs(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50) RETURNS SETOF workflow.workflow_run
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+begin
+  return query
+  select *
+    from workflow.workflow_run as run
+   where run.deleted_at is null
+     and (p_patterns is null or exists (
+           select from unnest(p_patterns) as pattern
+            where run.type = pattern or pattern like '%\%' and starts_with(run.type, left(pattern, -1))))
+     and (p_statuses is null or run.status = any (p_statuses))
+     and (p_created_from is null or run.created_at >= p_created_from)
+     and (p_created_before is null or run.created_at < p_created_before)
+     and (p_before is null or run.id < p_before)
+   order by run.id desc
+   limit p_limit;
+end
+$$;
+
+CREATE FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT next_due_at timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'on'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  v_disabled text[];
+  v_range record;
+  v_from text collate "C" := '';
+  v_head record;
+  v_types text[] := '{}';
+  v_priorities int[] := '{}';
+  v_due timestamptz[] := '{}';
+  v_priority int;
+  v_lane record;
+  v_share int;
+  v_lanes_left int;
+  v_locked uuid[];
+  v_full text[];
+  v_type text;
+begin
+  ids := '{}';
+  select array_agg(workflow_name) into v_disabled from workflow.workflow_registry where not is_enabled;
+
+  -- The best lane of each type.  Every character of a type sorts above '!' and below '~'.
+  for v_range in
+    select case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C" as low,
+           case when pattern like '%\%' then left(pattern, -1) || '~' else pattern || '!' end collate "C" as high
+      from unnest(p_patterns) as pattern order by 1, 2
+  loop
+    v_from := greatest(v_from, v_range.low);
+    loop
+      select run.type, run.priority, run.run_at into v_head
+        from workflow.workflow_run as run
+       where run.status = 'pending' and run.deleted_at is null
+         and run.type >= v_from and run.type < v_range.high
+       order by run.type, run.priority, run.run_at
+       limit 1;
+      exit when not found;
+      v_from := v_head.type || '!';
+      if v_disabled is null or not exists (
+        select from unnest(v_disabled) as name
+         where name = v_head.type or name like '%\%' and starts_with(v_head.type, left(name, -1)))
+      then
+        v_types := v_types || v_head.type;
+        v_priorities := v_priorities || v_head.priority;
+        v_due := v_due || v_head.run_at;
+      end if;
+    end loop;
+  end loop;
+
+  while cardinality(v_types) > 0 and cardinality(ids) < p_limit loop
+    select min(priority) into v_priority from unnest(v_priorities) as priority;
+    select count(*) into v_lanes_left
+      from unnest(v_priorities, v_due) as head (priority, due)
+     where head.priority = v_priority and head.due <= p_now;
+    v_full := '{}';
+    for v_lane in
+      select head.type, head.due, head.position
+        from unnest(v_types, v_priorities, v_due) with ordinality as head (type, priority, due, position)
+       where head.priority = v_priority
+       order by head.due
+    loop
+      if v_lane.due > p_now then
+        next_due_at := least(next_due_at, v_lane.due);
+      elsif cardinality(ids) < p_limit then
+        v_share := ceil((p_limit - cardinality(ids))::numeric / v_lanes_left);
+        v_lanes_left := v_lanes_left - 1;
+        v_locked := array(
+          select run.id
+            from workflow.workflow_run as run
+           where run.status = 'pending' and run.deleted_at is null
+             and run.type = v_lane.type and run.priority = v_priority and run.run_at <= p_now
+           order by run.run_at
+           limit v_share
+             for update skip locked);
+        ids := ids || v_locked;
+        if cardinality(v_locked) = v_share then
+          v_full := v_full || v_lane.type;
+        end if;
+      end if;
+    end loop;
+
+    -- What the others of this priority left is for those that have more.
+    if cardinality(v_types) > 1 then
+      foreach v_type in array v_full loop
+        exit when cardinality(ids) >= p_limit;
+        ids := ids || array(
+          select run.id
+            from workflow.workflow_run as run
+           where run.status = 'pending' and run.deleted_at is null
+             and run.type = v_type and run.priority = v_priority and run.run_at <= p_now
+             and run.id <> all (ids)   -- our own locks are not skipped
+           order by run.run_at
+           limit p_limit - cardinality(ids)
+             for update skip locked);
+      end loop;
+    end if;
+    exit when cardinality(ids) >= p_limit;
+
+    -- The next lane of each type that had this priority; where a lane had rows due later, they count above.
+    for i in reverse cardinality(v_types)..1 loop
+      if v_priorities[i] = v_priority then
+        if v_due[i] <= p_now and cardinality(ids) = 0 then
+          select run.run_at into v_head
+            from workflow.workflow_run as run
+           where run.status = 'pending' and run.deleted_at is null
+             and run.type = v_types[i] and run.priority = v_priority and run.run_at > p_now
+           order by run.run_at
+           limit 1;
+          next_due_at := least(next_due_at, v_head.run_at);
+        end if;
+        select run.priority, run.run_at into v_head
+          from workflow.workflow_run as run
+         where run.status = 'pending' and run.deleted_at is null
+           and run.type = v_types[i] and run.priority > v_priority
+         order by run.priority, run.run_at
+         limit 1;
+        if found then
+          v_priorities[i] := v_head.priority;
+          v_due[i] := v_head.run_at;
+        else
+          v_types := v_types[:i - 1] || v_types[i + 1:];
+          v_priorities := v_priorities[:i - 1] || v_priorities[i + 1:];
+          v_due := v_due[:i - 1] || v_due[i + 1:];
+        end if;
+      end if;
+    end loop;
+  end loop;
+end
+$$;
+
+CREATE FUNCTION workflow.next_lease_until() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select min(run.lease_until) from workflow.workflow_run as run where run.status = 'leased'
+$$;
+
+CREATE FUNCTION workflow.progress(p_worker text, p_id uuid, p_token bigint, p_progress jsonb) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_found boolean;
+begin
+  if octet_length(p_progress::text) > 65536 then
+    raise exception using errcode = 'WF002', message = 'p_progress: expected at most 65536 bytes as text';
+  end if;
+  perform set_config('workflow.transition', 'progress', true);
+  with held as (
+    select run.id, run.attempt, run.fencing_token
+      from workflow.workflow_run as run
+     where run.id = p_id
+       and run.fencing_token = p_token   -- the fence
+       and run.leased_by is not null
+       for share)
+  insert into workflow.workflow_event (workflow_id, event_type, data)
+  select held.id, 'progress', jsonb_build_object('worker', p_worker, 'attempt', held.attempt,
+                                                 'token', held.fencing_token, 'progress', p_progress)
+    from held;
+  v_found := found;
+  perform set_config('workflow.transition', '', true);
+  return v_found;
+end
+$$;
+
+CREATE FUNCTION workflow.refuse_delays(p_delays_seconds double precision[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if exists (select from unnest(p_delays_seconds) as delay where delay not between -1e11 and 1e11) then
+    raise exception using errcode = 'WF002', message = 'delay_seconds: expected a finite number of seconds within 3000 years';
+  end if;
+end
+$$;
+
+CREATE FUNCTION workflow.refuse_values(run workflow.workflow_run) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  if run.type is null or run.payload is null or run.priority is null or run.run_at is null
+     or run.max_attempts is null then
+    raise exception using errcode = 'WF002',
+      message = format('%s: expected a value, got null',
+                       case when run.type is null then 'type' when run.payload is null then 'payload'
+                            when run.priority is null then 'priority' when run.run_at is null then 'run_at'
+                            else 'max_attempts' end);
+  elsif length(run.type) > 200 or run.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' then
+    raise exception using errcode = 'WF002',
+      message = format('type: expected words of A-Z a-z 0-9 _ - joined by dots, at most 200 characters, got %s',
+                       quote_literal(regexp_replace(left(run.type, 60), '[[:cntrl:]]', '?', 'g')));
+  elsif octet_length(run.payload::text) > 1048576 then
+    raise exception using errcode = 'WF002',
+      message = format('payload: expected at most 1048576 bytes as text, got %s', octet_length(run.payload::text)),
+      hint = 'keep large data elsewhere and put a reference to it into the payload';
+  elsif run.idempotency_key is not null and octet_length(run.idempotency_key) not between 1 and 400 then
+    raise exception using errcode = 'WF002',
+      message = format('idempotency_key: expected 1 to 400 bytes, got %s', octet_length(run.idempotency_key));
+  elsif run.max_attempts not between 1 and 1000 then
+    raise exception using errcode = 'WF002',
+      message = format('max_attempts: expected 1 to 1000, got %s', run.max_attempts);
+  elsif run.run_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00' then
+    raise exception using errcode = 'WF002',
+      message = format('run_at: expected a finite time before the year 10000, got %s', run.run_at);
+  -- Nothing depends on these, but one that a client's language cannot hold would break every page that lists it.
+  elsif run.created_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
+        or run.updated_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
+        or run.deleted_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00' then
+    raise exception using errcode = 'WF002',
+      message = 'created_at, updated_at, deleted_at: expected finite times before the year 10000';
+  end if;
+end
+$_$;
+
+CREATE FUNCTION workflow.register_types(p_names text[], p_runtime text DEFAULT 'python'::text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  insert into workflow.workflow_registry as known (workflow_name, runtime)
+  select name, p_runtime from unnest(p_names) as name order by name
+  on conflict (workflow_name) do update set runtime = excluded.runtime, updated_at = now()
+   where known.runtime is distinct from excluded.runtime
+$$;
+
+CREATE FUNCTION workflow.release(p_worker text, p_ids uuid[], p_tokens bigint[]) RETURNS SETOF uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_nestloop TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  perform set_config('workflow.transition', 'release', true), set_config('workflow.actor', p_worker, true);
+  return query
+  update workflow.workflow_run as run
+     set status = 'pending', attempt = run.attempt - 1, leased_by = null, lease_until = null,
+         updated_at = clock_timestamp()
+    from (select * from unnest(p_ids, p_tokens) as named (id, token) order by named.id) as held
+   where run.id = any (p_ids)
+     and run.id = held.id
+     and run.fencing_token = held.token   -- the fence
+     and run.leased_by = p_worker
+  returning run.id;
+  perform set_config('workflow.transition', '', true);
+end
+$$;
+
+CREATE FUNCTION workflow.reopen(p_ids uuid[], p_attempts integer DEFAULT 3, p_reason text DEFAULT NULL::text) RETURNS TABLE(id uuid, changed boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_changed uuid[];
+begin
+  if p_attempts is null or p_attempts not between 1 and 1000 then
+    raise exception using errcode = 'WF002', message = format('p_attempts: expected 1 to 1000, got %s', p_attempts);
+  end if;
+  perform set_config('workflow.transition', 'reopen', true),
+          set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true);
+  with wanted as (
+    select run.id from workflow.workflow_run as run where run.id = any (p_ids) order by run.id for update),
+  reopened as (
+    update workflow.workflow_run as run
+       set status = 'pending', max_attempts = run.attempt + p_attempts, run_at = v_now, result = null,
+           finished_at = null, updated_at = v_now
+      from wanted
+     where run.id = wanted.id and run.status in ('failed', 'cancelled') and run.deleted_at is null
+    returning run.id)
+  select coalesce(array_agg(reopened.id), '{}') into v_changed from reopened;
+  perform set_config('workflow.transition', '', true);
+  return query
+  select run.id, run.id = any (v_changed) from workflow.workflow_run as run where run.id = any (p_ids);
+end
+$$;
+
+CREATE FUNCTION workflow.submit(p_type text, p_payload jsonb DEFAULT '{}'::jsonb, p_idempotency_key text DEFAULT NULL::text, p_priority integer DEFAULT 100, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_delay_seconds double precision DEFAULT 0, p_max_attempts integer DEFAULT 3) RETURNS TABLE(id uuid, created boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_id uuid;
+begin
+  perform workflow.refuse_delays(array[p_delay_seconds]);
+  loop
+    insert into workflow.workflow_run (type, payload, idempotency_key, priority, run_at, max_attempts)
+    values (p_type, p_payload, p_idempotency_key, coalesce(p_priority, 100),
+            coalesce(p_run_at, now()) + make_interval(secs => coalesce(p_delay_seconds, 0)),
+            coalesce(p_max_attempts, 3))
+    on conflict (idempotency_key) do nothing
+    returning id into v_id;
+    if found then
+      return query select v_id, true;
+      return;
+    end if;
+    select run.id into v_id from workflow.workflow_run as run where run.idempotency_key = p_idempotency_key;
+    if found then
+      return query select v_id, false;
+      return;
+    end if;
+    -- The run that had the key has been pruned in between: the key is free again.
+  end loop;
+end
+$$;
+
+CREATE FUNCTION workflow.submit_many(p_types text[], p_payloads jsonb[], p_idempotency_keys text[], p_priorities integer[], p_run_ats timestamp with time zone[], p_delays_seconds double precision[], p_max_attempts integer[]) RETURNS TABLE(id uuid, created boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_ids uuid[] := array(select workflow.uuid7() from generate_series(1, cardinality(p_types)));
+  v_created uuid[];
+begin
+  perform workflow.refuse_delays(p_delays_seconds);
+  if cardinality(p_payloads) is distinct from cardinality(p_types) then
+    raise exception using errcode = 'WF002', message = 'p_types, p_payloads: expected the same number of each';
+  end if;
+  -- In the order of their keys: two producers with the same keys in another order would deadlock.
+  with inserted as (
+    insert into workflow.workflow_run (id, type, payload, idempotency_key, priority, run_at, max_attempts)
+    select wanted.id, wanted.type, wanted.payload, wanted.idempotency_key, coalesce(wanted.priority, 100),
+           coalesce(wanted.run_at, now()) + make_interval(secs => coalesce(wanted.delay_seconds, 0)),
+           coalesce(wanted.max_attempts, 3)
+      from unnest(v_ids, p_types, p_payloads, p_idempotency_keys, p_priorities, p_run_ats, p_delays_seconds,
+                  p_max_attempts)
+           as wanted (id, type, payload, idempotency_key, priority, run_at, delay_seconds, max_attempts)
+     order by wanted.idempotency_key, wanted.id
+    on conflict (idempotency_key) do nothing
+    returning id)
+  select array_agg(inserted.id) into v_created from inserted;
+
+  if cardinality(v_created) = cardinality(v_ids) then
+    return query select unnest(v_ids), true;
+  else
+    return query
+    select coalesce(mine.id, existing.id), mine.id is not null
+      from unnest(v_ids, p_idempotency_keys) with ordinality as wanted (id, idempotency_key, position)
+      left join unnest(v_created) as mine (id) on mine.id = wanted.id
+      left join workflow.workflow_run as existing
+             on mine.id is null and existing.idempotency_key = wanted.idempotency_key
+     order by wanted.position;
+  end if;
+end
+$$;
+
+CREATE FUNCTION workflow.verify(p_slack_seconds double precision DEFAULT 60) RETURNS TABLE(law text, run_id uuid, found text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET work_mem TO '64MB'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  -- What an event makes of its run must follow from what the one before it made.
+  return query
+  with changed as (
+    select event.workflow_id, event.id, event.event_type,
+           case event.event_type
+             when 'created' then coalesce(event.data ->> 'to', 'pending')
+             when 'suspended' then coalesce(event.data ->> 'to', 'waiting')
+             when 'expired' then event.data ->> 'to'
+             when 'woken' then 'pending'
+             when 'retried' then 'pending'
+             when 'released' then 'pending'
+             when 'reopened' then 'pending'
+             else event.event_type
+           end as status
+      from workflow.workflow_event as event
+     where event.event_type in ('created', 'leased', 'succeeded', 'failed', 'retried', 'released', 'suspended',
+                                'expired', 'woken', 'cancelled', 'reopened')),
+  step as (
+    select changed.*,
+           lag(changed.status) over run as before,
+           lag(changed.event_type) over run as before_type
+      from changed
+    window run as (partition by changed.workflow_id order by changed.id))
+  select 'events form one unbroken path', step.workflow_id,
+         format('event %s, %s, follows %s', step.id, step.event_type, coalesce(step.before_type, 'nothing'))
+    from step
+   where case step.event_type
+           when 'created' then step.before_type is not null or step.status not in ('pending', 'waiting')
+           when 'leased' then step.before is distinct from 'pending'
+           when 'woken' then step.before is distinct from 'waiting'
+           when 'reopened' then coalesce(step.before not in ('failed', 'cancelled'), true)
+           when 'cancelled' then coalesce(step.before not in ('pending', 'leased', 'waiting'), true)
+           when 'failed' then coalesce(step.before not in ('leased', 'waiting'), true)
+           when 'suspended' then step.before is distinct from 'leased' or step.status not in ('pending', 'waiting')
+           when 'expired' then step.before is distinct from 'leased'
+                               or coalesce(step.status not in ('pending', 'failed'), true)
+           else step.before is distinct from 'leased'
+         end;
+
+  return query
+  with latest as (
+    select distinct on (event.workflow_id) event.workflow_id, event.event_type,
+           case event.event_type
+             when 'created' then coalesce(event.data ->> 'to', 'pending')
+             when 'suspended' then coalesce(event.data ->> 'to', 'waiting')
+             when 'expired' then event.data ->> 'to'
+             when 'woken' then 'pending'
+             when 'retried' then 'pending'
+             when 'released' then 'pending'
+             when 'reopened' then 'pending'
+             else event.event_type
+           end as status
+      from workflow.workflow_event as event
+     where event.event_type in ('created', 'leased', 'succeeded', 'failed', 'retried', 'released', 'suspended',
+                                'expired', 'woken', 'cancelled', 'reopened')
+     order by event.workflow_id, event.id desc)
+  select 'the last event tells the present status', run.id,
+         format('the run is %s, its last event is %s', run.status, coalesce(latest.event_type, 'missing'))
+    from workflow.workflow_run as run
+    left join latest on latest.workflow_id = run.id
+   where latest.status is distinct from run.status;
+
+  return query
+  select 'every event belongs to a run', event.workflow_id,
+         format('%s events, but no run', count(*))
+    from workflow.workflow_event as event
+   where not exists (select from workflow.workflow_run as run where run.id = event.workflow_id)
+   group by event.workflow_id;
+
+  return query
+  with claims as (
+    select event.workflow_id, count(*) as number
+      from workflow.workflow_event as event
+     where event.event_type = 'leased'
+     group by event.workflow_id)
+  select 'the fencing token is the number of claims', run.id,
+         format('the token is %s, claims are %s', run.fencing_token, coalesce(claims.number, 0))
+    from workflow.workflow_run as run
+    left join claims on claims.workflow_id = run.id
+   where run.fencing_token <> coalesce(claims.number, 0);
+
+  -- Tokens are compared as text: what is no number is a violation, not an error.
+  return query
+  with claimed as (
+    select event.workflow_id, event.id, event.event_type, event.data ->> 'token' as token,
+           count(*) filter (where event.event_type = 'leased') over (
+             partition by event.workflow_id order by event.id) as claims
+      from workflow.workflow_event as event)
+  select 'who acted on a lease held its token', claimed.workflow_id,
+         format('event %s, %s, names token %s, the lease has %s', claimed.id, claimed.event_type,
+                coalesce(claimed.token, 'none'), claimed.claims)
+    from claimed
+   where claimed.event_type in ('leased', 'succeeded', 'failed', 'retried', 'released', 'suspended', 'expired',
+                                'cancelled', 'heartbeat', 'progress')
+     and claimed.token is distinct from claimed.claims::text;
+
+  return query
+  with noted as (
+    select event.workflow_id, event.id, event.event_type,
+           (select change.event_type
+              from workflow.workflow_event as change
+             where change.workflow_id = event.workflow_id and change.id < event.id
+               and change.event_type not in ('heartbeat', 'progress')
+             order by change.id desc
+             limit 1) as before_type
+      from workflow.workflow_event as event
+     where event.event_type in ('heartbeat', 'progress'))
+  select 'only a leased run has heartbeats and progress', noted.workflow_id,
+         format('event %s, %s, follows %s', noted.id, noted.event_type, coalesce(noted.before_type, 'nothing'))
+    from noted
+   where coalesce(noted.before_type in ('created', 'succeeded', 'failed', 'retried', 'released', 'suspended',
+                                        'expired', 'woken', 'cancelled', 'reopened'), true);
+
+  return query
+  select 'leased if and only if it has a holder and an end', run.id,
+         format('the run is %s, leased_by %s, lease_until %s', run.status, coalesce(run.leased_by, 'null'),
+                coalesce(run.lease_until::text, 'null'))
+    from workflow.workflow_run as run
+   where (run.status = 'leased') <> (run.leased_by is not null)
+      or (run.status = 'leased') <> (run.lease_until is not null);
+
+  return query
+  select 'ended if and only if it has finished_at', run.id,
+         format('the run is %s, finished_at %s', run.status, coalesce(run.finished_at::text, 'null'))
+    from workflow.workflow_run as run
+   where (run.status in ('succeeded', 'failed', 'cancelled')) <> (run.finished_at is not null);
+
+  return query
+  select 'a lapsed lease is expired in time', run.id,
+         format('the lease of %s lapsed at %s', run.leased_by, run.lease_until)
+    from workflow.workflow_run as run
+   where run.status = 'leased' and run.lease_until < clock_timestamp() - make_interval(secs => p_slack_seconds);
+
+  return query
+  select 'one run for each idempotency key', run.id,
+         format('key %s has more than one run', quote_literal(left(run.idempotency_key, 60)))
+    from workflow.workflow_run as run
+   where run.idempotency_key in (
+           select idempotency_key from workflow.workflow_run where idempotency_key is not null
+            group by idempotency_key having count(*) > 1);
+
+  return query
+  select 'attempts stay within their budget and their claims', run.id,
+         format('attempt %s of %s, after %s claims', run.attempt, run.max_attempts, run.fencing_token)
+    from workflow.workflow_run as run
+   where run.attempt < 0 or run.attempt > run.max_attempts or run.attempt > run.fencing_token
+      or run.status = 'pending' and run.attempt >= run.max_attempts
+      or run.status = 'leased' and run.attempt < 1;
+end
+$$;
+
+CREATE FUNCTION workflow.wake(p_types text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if not pg_try_advisory_xact_lock_shared(hashtextextended('workflow.hungry', 0)) then
+    perform pg_notify('workflow', 'wake ' || case when cardinality(p_types) > 16 then '%'
+                                                  else array_to_string(p_types, ' ') end);
+  end if;
+end
+$$;
+
+ALTER TABLE workflow.workflow_event ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME workflow.workflow_event_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE workflow.workflow_migration (
+    version integer NOT NULL,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE workflow.workflow_registry (
+    workflow_name text NOT NULL COLLATE pg_catalog."C",
+    runtime text NOT NULL,
+    is_enabled boolean DEFAULT true NOT NULL,
+    description text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE workflow.workflow_registry IS 'Which types (or prefixes ending in %) exist and which runtime serves them.  A disabled one is not claimed.';
+
+CREATE TABLE workflow.workflow_schedule (
+    id uuid DEFAULT workflow.uuid7() NOT NULL,
+    type text NOT NULL COLLATE pg_catalog."C",
+    payload jsonb DEFAULT '{}'::jsonb NOT NULL,
+    schedule text NOT NULL,
+    timezone text DEFAULT 'UTC'::text NOT NULL,
+    next_run_at timestamp with time zone,
+    last_run_at timestamp with time zone,
+    enabled boolean DEFAULT true NOT NULL,
+    priority integer DEFAULT 100 NOT NULL,
+    max_attempts integer DEFAULT 3 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    deleted_at timestamp with time zone
+);
+
+COMMENT ON TABLE workflow.workflow_schedule IS 'Recurring intents: a cron expression and the run it makes.';
+
+ALTER TABLE ONLY workflow.workflow_event
+    ADD CONSTRAINT workflow_event_pkey PRIMARY KEY (workflow_id, id);
+
+ALTER TABLE ONLY workflow.workflow_migration
+    ADD CONSTRAINT workflow_migration_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY workflow.workflow_registry
+    ADD CONSTRAINT workflow_registry_pkey PRIMARY KEY (workflow_name);
+
+ALTER TABLE ONLY workflow.workflow_run
+    ADD CONSTRAINT workflow_run_idempotency_key UNIQUE (idempotency_key);
+
+ALTER TABLE ONLY workflow.workflow_run
+    ADD CONSTRAINT workflow_run_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY workflow.workflow_schedule
+    ADD CONSTRAINT workflow_schedule_pkey PRIMARY KEY (id);
+
+CREATE INDEX workflow_registry_disabled ON workflow.workflow_registry USING btree (workflow_name) WHERE (NOT is_enabled);
+
+CREATE INDEX workflow_run_failed ON workflow.workflow_run USING btree (id) WHERE (status = 'failed'::text);
+
+CREATE INDEX workflow_run_lane ON workflow.workflow_run USING btree (type, priority, run_at) WHERE ((status = 'pending'::text) AND (deleted_at IS NULL));
+
+CREATE INDEX workflow_run_leased ON workflow.workflow_run USING btree (leased_by) WHERE (status = 'leased'::text);
+
+CREATE TRIGGER a_guard_change BEFORE DELETE OR UPDATE OR TRUNCATE ON workflow.workflow_event FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_history();
+
+CREATE TRIGGER a_guard_delete BEFORE DELETE OR TRUNCATE ON workflow.workflow_run FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_history();
+
+CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_event FOR EACH STATEMENT WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION workflow.guard_history();
+
+CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_run FOR EACH ROW WHEN (((new.status IS DISTINCT FROM 'pending'::text) OR (new.attempt <> 0) OR (new.fencing_token <> 0) OR (new.leased_by IS NOT NULL) OR (new.lease_until IS NOT NULL) OR (new.last_error IS NOT NULL) OR (new.result IS NOT NULL) OR (new.finished_at IS NOT NULL) OR (new.deleted_at IS NOT NULL) OR (new.parent_id IS NOT NULL) OR (new.type IS NULL) OR (new.payload IS NULL) OR (new.priority IS NULL) OR (new.run_at IS NULL) OR (new.max_attempts IS NULL) OR ((new.max_attempts < 1) OR (new.max_attempts > 1000)) OR ((new.run_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.run_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.created_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.created_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.updated_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.updated_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((octet_length(new.idempotency_key) < 1) OR (octet_length(new.idempotency_key) > 400)) OR (length(new.type) > 200) OR (new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$'::text) OR (octet_length((new.payload)::text) > 1048576))) EXECUTE FUNCTION workflow.guard_insert();
+
+CREATE TRIGGER a_guard_transition BEFORE UPDATE ON workflow.workflow_run FOR EACH STATEMENT WHEN ((current_setting('workflow.transition'::text, true) <> ''::text)) EXECUTE FUNCTION workflow.guard_transition();
+
+CREATE TRIGGER a_guard_update BEFORE UPDATE ON workflow.workflow_run FOR EACH ROW WHEN ((COALESCE(current_setting('workflow.transition'::text, true), ''::text) = ''::text)) EXECUTE FUNCTION workflow.guard_update();
+
+CREATE TRIGGER audit_cancel AFTER UPDATE ON workflow.workflow_run FOR EACH ROW WHEN (((new.status = 'cancelled'::text) AND (old.status <> 'cancelled'::text))) EXECUTE FUNCTION workflow.audit_cancel();
+
+CREATE TRIGGER audit_insert AFTER INSERT ON workflow.workflow_run REFERENCING NEW TABLE AS new_runs FOR EACH STATEMENT EXECUTE FUNCTION workflow.audit_insert();
+
+CREATE TRIGGER audit_transition AFTER UPDATE ON workflow.workflow_run REFERENCING NEW TABLE AS new_runs FOR EACH STATEMENT WHEN ((current_setting('workflow.transition'::text, true) = ANY (ARRAY['claim'::text, 'finish'::text, 'heartbeat'::text, 'expire'::text, 'release'::text, 'reopen'::text]))) EXECUTE FUNCTION workflow.audit_transition();
