@@ -242,6 +242,15 @@ def test_trying_again_ends_with_the_error_itself_within_two_seconds() -> None:
     assert sum(pauses) < 2
 
 
+def test_a_try_that_took_long_is_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    retrying = Retrying(is_repeatable=True, reconnects=True)
+
+    monkeypatch.setattr("simpleworkflow.client.retrying.monotonic", lambda: time.monotonic() + 10)
+
+    with pytest.raises(DatabaseUnavailable):
+        retrying.pause_after(DatabaseUnavailable("silent"), None)
+
+
 # ── threads, processes, the end ────────────────────────────────────────────────────────────────────
 
 

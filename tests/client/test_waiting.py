@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from builders import Database, a_held_run, a_run, cancel, finish
+from client.lines import Line
 from client.sessions import kill_sessions, sessions
 from simpleworkflow import AsyncClient, Client, DatabaseUnavailable, InvalidInput, RunNotFound, WaitTimeout
 
@@ -106,6 +107,19 @@ def test_a_wait_outlives_the_connections_that_look_for_it(database_url: str, db:
         cancel(db, run_id)
 
         assert wait.result(10).status == "cancelled"
+
+
+def test_a_wait_that_ended_without_the_database_says_so(
+    open_client: Any, database_url: str, db: Database
+) -> None:
+    run_id = a_run(db)
+    with Line(database_url) as line:
+        client = open_client(line.url)
+        client.list()
+        with line.down(seconds=3), pytest.raises(WaitTimeout) as caught:
+            client.wait(run_id, timeout=2)
+
+    assert isinstance(caught.value.__cause__, DatabaseUnavailable)
 
 
 def test_one_who_gives_up_does_not_end_the_wait_of_another(database_url: str, db: Database) -> None:

@@ -1,7 +1,8 @@
-"""Whether a statement that failed on a connection of our own may be sent again.  Pure."""
+"""Whether a statement that failed on a connection of our own may be sent again."""
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Protocol
 
 from simpleworkflow.errors import DatabaseUnavailable
@@ -10,6 +11,8 @@ __all__ = ["Retrying", "answer_lost", "is_stale", "lost_together"]
 
 # Long enough in sum for a server that restarts fast, short enough that a caller is told within two seconds.
 PAUSES_SECONDS = (0.02, 0.1, 0.3, 0.8)
+# A try that itself took long (a server that is silent, no free connection) is the last one.
+TRYING_SECONDS_MAX = 5
 
 # Refused as a whole, so certain not to have happened: serialization failure, deadlock, and a server that has
 # become a read-only standby.
@@ -35,6 +38,7 @@ class Retrying:
         self._is_repeatable = is_repeatable
         self._reconnects = reconnects
         self._pauses = iter(PAUSES_SECONDS)
+        self._began = monotonic()
 
     def pause_after(self, error: Exception, conn: HasClosed | None) -> float:
         """Return how many seconds to wait before the next try; ``conn`` is None if none could be had.
@@ -46,7 +50,7 @@ class Retrying:
         if not self._may_repeat(error, conn):
             raise error
         pause = next(self._pauses, None)
-        if pause is None:
+        if pause is None or monotonic() - self._began > TRYING_SECONDS_MAX:
             raise error
         return pause
 

@@ -67,7 +67,7 @@ class _WaitingList(Generic[F]):
         self._make_future = make_future
         self._awaited: dict[UUID, _Awaited[F]] = {}
         self._pause = FIRST_PAUSE_SECONDS
-        self._is_in_trouble = False
+        self.trouble: DatabaseUnavailable | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -126,13 +126,11 @@ class _WaitingList(Generic[F]):
 
     def pause_after(self, error: Exception | None) -> float:
         """Return how long to pause after a look that ended well, or with ``error``."""
-        if error is None:
-            self._is_in_trouble = False
-        elif not isinstance(error, DatabaseUnavailable):
+        if error is not None and not isinstance(error, DatabaseUnavailable):
             self.tell_all(error)
-        elif not self._is_in_trouble:
-            self._is_in_trouble = True
+        elif error is not None and self.trouble is None:
             log.warning("waiting for runs goes on without the database: %s", error)
+        self.trouble = error if isinstance(error, DatabaseUnavailable) else None
         pause, self._pause = self._pause, min(self._pause * 1.5, LAST_PAUSE_SECONDS)
         return pause
 
@@ -185,10 +183,10 @@ class Waiting:
         future = self._join(run_id)
         try:
             return _outcome(run_id, future.result(timeout))
-        except TimeoutError as error:
-            if future.done():
-                raise  # it was told so
-            raise WaitTimeout(run_id, timeout or 0) from error
+        except TimeoutError:
+            if future.done():  # in the same moment
+                return _outcome(run_id, future.result())
+            raise WaitTimeout(run_id, timeout or 0) from self._list.trouble
         finally:
             with self._list.lock:
                 self._list.leave(run_id, future)
@@ -251,7 +249,7 @@ class AsyncWaiting:
         try:
             await asyncio.wait([future], timeout=timeout)
             if not future.done():
-                raise WaitTimeout(run_id, timeout or 0)
+                raise WaitTimeout(run_id, timeout or 0) from self._list.trouble
             return _outcome(run_id, future.result())
         finally:
             with self._list.lock:
