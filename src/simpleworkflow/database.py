@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from simpleworkflow.errors import (
@@ -96,6 +97,8 @@ def _translate(error: Exception) -> WorkflowError | None:
         return InvalidInput(f"the database refused a value: {message}")
     if sqlstate in ("3F000", "42P01", "42883", "42703"):
         return SchemaMismatch(f"{message}; run `wf migrate`, or name the schema that has the workflow tables")
+    if sqlstate and sqlstate.startswith("53"):
+        return DatabaseUnavailable(f"the database is out of resources: {message}")
     if _is_connection_error(error, sqlstate):
         return DatabaseUnavailable(f"the database cannot be reached: {message}")
     return None
@@ -103,9 +106,9 @@ def _translate(error: Exception) -> WorkflowError | None:
 
 def _is_connection_error(error: Exception, sqlstate: str | None) -> bool:
     if sqlstate is not None:
-        # Class 08: connection; 28: password; 3D000: no such database; 53: resources; 57P: shutdown, or a
-        # session that was terminated.
-        return sqlstate[:2] in ("08", "28", "53") or sqlstate[:3] == "57P" or sqlstate == "3D000"
+        # Class 08: connection; 28: password; 3D000: no such database; 57P: shutdown, or a session that was
+        # terminated.
+        return sqlstate[:2] in ("08", "28") or sqlstate[:3] == "57P" or sqlstate == "3D000"
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
 
@@ -122,7 +125,7 @@ def connect(conninfo: str, **parameters: Any) -> psycopg.Connection[Any]:
         DatabaseUnavailable: it cannot be had; the message holds no secret.
     """
     with translated():
-        return psycopg.connect(conninfo, **_parameters(parameters))
+        return psycopg.connect(conninfo, **_parameters(conninfo, parameters))
 
 
 async def connect_async(conninfo: str, **parameters: Any) -> psycopg.AsyncConnection[Any]:
@@ -132,10 +135,11 @@ async def connect_async(conninfo: str, **parameters: Any) -> psycopg.AsyncConnec
         DatabaseUnavailable: it cannot be had; the message holds no secret.
     """
     with translated():
-        return await psycopg.AsyncConnection.connect(conninfo, **_parameters(parameters))
+        return await psycopg.AsyncConnection.connect(conninfo, **_parameters(conninfo, parameters))
 
 
-def _parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+def _parameters(conninfo: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return ``parameters`` with our defaults for what neither they nor the user's URL say."""
     defaults = {
         "autocommit": True,
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -143,4 +147,5 @@ def _parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     }
     # A peer that is gone without a word is noticed within half a minute.
     keepalives = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-    return defaults | keepalives | parameters
+    said = conninfo_to_dict(conninfo)
+    return {name: value for name, value in (defaults | keepalives).items() if name not in said} | parameters
