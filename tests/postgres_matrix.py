@@ -164,4 +164,7 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
+    # However it is told to stop, it stops its server.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

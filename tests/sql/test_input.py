@@ -107,6 +107,10 @@ BAD_VALUES = [
     # Eleven numbers of seven characters each print as 100 kB each.
     ("payload", """('[' || repeat('1e100000,', 10) || '1e100000]')::jsonb""", "payload"),
     ("payload", """('[' || repeat('1e-16000,', 70) || '1]')::jsonb""", "payload"),
+    # Printed, these would take 1 GB and more.
+    ("payload", """('[' || repeat('1e131071,', 10000) || '1]')::jsonb""", "payload"),
+    ("payload", """('{"deep": [[' || repeat('-1e131071,', 9000) || '1]]}')::jsonb""", "payload"),
+    ("payload", """('[' || repeat('1e-16383,', 90000) || '1]')::jsonb""", "payload"),
 ]
 
 
@@ -221,6 +225,15 @@ def test_a_payload_of_exactly_one_megabyte_is_kept(db):
     db.execute("insert into workflow_run (type, payload) values ('a.b', to_jsonb(repeat('x', 1048574)))")
 
     assert count(db, "workflow_run", "octet_length(payload::text) = 1048576") == 1
+
+
+@pytest.mark.parametrize(
+    "payload", ["repeat('1e20000,', 52)", "repeat('1e-1000,', 1000)", "repeat('12345678,', 100000)"]
+)
+def test_many_long_numbers_are_kept_as_long_as_they_print_within_a_megabyte(db, payload):
+    db.execute(f"insert into workflow_run (type, payload) values ('a.b', ('[' || {payload} || '1]')::jsonb)")
+
+    assert count(db, "workflow_run", "octet_length(payload::text) between 900000 and 1048576") == 1
 
 
 def test_a_key_of_400_bytes_is_kept(db):

@@ -688,6 +688,25 @@ CREATE FUNCTION workflow.next_lease_until() RETURNS timestamp with time zone
   select min(run.lease_until) from workflow.workflow_run as run where run.status = 'leased'
 $$;
 
+CREATE FUNCTION workflow.prints_beyond_limit(p_payload jsonb) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_long int := (
+    select count(*)
+      from (select from jsonb_path_query(p_payload,
+              'strict $.** ? (@ >= 1e1000 || @ <= -1e1000 || @ > 0 && @ < 1e-1000 || @ < 0 && @ > -1e-1000)')
+             limit 1049) as number);
+begin
+  return v_long > 1048
+         or v_long > 52 and (
+              select count(*)
+                from (select from jsonb_path_query(p_payload, 'strict $.** ? (@ >= 1e20000 || @ <= -1e20000)')
+                       limit 53) as number) > 52;
+end
+$_$;
+
 CREATE FUNCTION workflow.progress(p_worker text, p_id uuid, p_token bigint, p_progress jsonb) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -731,6 +750,8 @@ CREATE FUNCTION workflow.refuse_values(run workflow.workflow_run) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
+declare
+  v_bytes bigint := case when not workflow.prints_beyond_limit(run.payload) then octet_length(run.payload::text) end;
 begin
   if run.type is null or run.payload is null or run.priority is null or run.run_at is null
      or run.max_attempts is null then
@@ -743,9 +764,10 @@ begin
     raise exception using errcode = 'WF002',
       message = format('type: expected words of A-Z a-z 0-9 _ - joined by dots, at most 200 characters, got %s',
                        quote_literal(regexp_replace(left(run.type, 60), '[[:cntrl:]]', '?', 'g')));
-  elsif octet_length(run.payload::text) > 1048576 then
+  elsif v_bytes is null or v_bytes > 1048576 then
     raise exception using errcode = 'WF002',
-      message = format('payload: expected at most 1048576 bytes as text, got %s', octet_length(run.payload::text)),
+      message = format('payload: expected at most 1048576 bytes as text, got %s',
+                       coalesce(v_bytes::text, 'numbers that print as more')),
       hint = 'keep large data elsewhere and put a reference to it into the payload';
   elsif run.idempotency_key is not null and octet_length(run.idempotency_key) not between 1 and 400 then
     raise exception using errcode = 'WF002',
@@ -1151,7 +1173,11 @@ CREATE TRIGGER a_guard_delete BEFORE DELETE OR TRUNCATE ON workflow.workflow_run
 
 CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_event FOR EACH STATEMENT WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION workflow.guard_history();
 
-CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_run FOR EACH ROW WHEN (((new.status IS DISTINCT FROM 'pending'::text) OR (new.attempt <> 0) OR (new.fencing_token <> 0) OR (new.leased_by IS NOT NULL) OR (new.lease_until IS NOT NULL) OR (new.last_error IS NOT NULL) OR (new.result IS NOT NULL) OR (new.finished_at IS NOT NULL) OR (new.deleted_at IS NOT NULL) OR (new.parent_id IS NOT NULL) OR (new.type IS NULL) OR (new.payload IS NULL) OR (new.priority IS NULL) OR (new.run_at IS NULL) OR (new.max_attempts IS NULL) OR ((new.max_attempts < 1) OR (new.max_attempts > 1000)) OR ((new.run_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.run_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.created_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.created_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.updated_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.updated_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((octet_length(new.idempotency_key) < 1) OR (octet_length(new.idempotency_key) > 400)) OR (length(new.type) > 200) OR (new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$'::text) OR (octet_length((new.payload)::text) > 1048576))) EXECUTE FUNCTION workflow.guard_insert();
+CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_run FOR EACH ROW WHEN (((new.status IS DISTINCT FROM 'pending'::text) OR (new.attempt <> 0) OR (new.fencing_token <> 0) OR (new.leased_by IS NOT NULL) OR (new.lease_until IS NOT NULL) OR (new.last_error IS NOT NULL) OR (new.result IS NOT NULL) OR (new.finished_at IS NOT NULL) OR (new.deleted_at IS NOT NULL) OR (new.parent_id IS NOT NULL) OR (new.type IS NULL) OR (new.payload IS NULL) OR (new.priority IS NULL) OR (new.run_at IS NULL) OR (new.max_attempts IS NULL) OR ((new.max_attempts < 1) OR (new.max_attempts > 1000)) OR ((new.run_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.run_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.created_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.created_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.updated_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.updated_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((octet_length(new.idempotency_key) < 1) OR (octet_length(new.idempotency_key) > 400)) OR (length(new.type) > 200) OR (new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$'::text) OR
+        CASE
+            WHEN ((pg_column_size(new.payload) > 2000) AND workflow.prints_beyond_limit(new.payload)) THEN true
+            ELSE (octet_length((new.payload)::text) > 1048576)
+        END)) EXECUTE FUNCTION workflow.guard_insert();
 
 CREATE TRIGGER a_guard_transition BEFORE UPDATE ON workflow.workflow_run FOR EACH STATEMENT WHEN ((current_setting('workflow.transition'::text, true) <> ''::text)) EXECUTE FUNCTION workflow.guard_transition();
 
