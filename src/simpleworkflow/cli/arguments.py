@@ -96,10 +96,13 @@ def read_payload(argument: str) -> Any:
 
     text, source = _payload_text(argument)
     try:
-        return decode(text, name=source)
+        payload = decode(text, name=source)
     except PayloadMismatch as error:
         hint = "" if argument == "-" or argument.startswith("@") else """; write '{"key": "value"}'"""
         raise click.UsageError(f"{error}{hint}", click.get_current_context()) from None
+    if payload is None:
+        raise click.UsageError(f"{source} is null; leave it out for {{}}", click.get_current_context())
+    return payload
 
 
 def _payload_text(argument: str) -> tuple[str, str]:
@@ -107,8 +110,11 @@ def _payload_text(argument: str) -> tuple[str, str]:
         return _decoded(sys.stdin.buffer.read(_PAYLOAD_BYTES_MAX + 1), "the payload on stdin")
     if argument.startswith("@"):
         source = f"the payload in {one_line(argument[1:])}"
-        with open(argument[1:], "rb") as file:
-            return _decoded(file.read(_PAYLOAD_BYTES_MAX + 1), source)
+        try:
+            with open(argument[1:], "rb") as file:
+                return _decoded(file.read(_PAYLOAD_BYTES_MAX + 1), source)
+        except (OSError, ValueError) as error:
+            raise click.UsageError(f"{source} cannot be read: {getattr(error, 'strerror', error)}") from None
     return argument, "the payload"
 
 

@@ -66,7 +66,13 @@ def console() -> Console:
     """Return where people read: as wide as the terminal; not cut, and without colours, in a pipe."""
     from rich.console import Console
 
-    found = Console(highlight=False, markup=False, emoji=False)
+    class PipeConsole(Console):
+        """Leaves a closed pipe to the edge, which knows the exit code."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    found = PipeConsole(highlight=False, markup=False, emoji=False)
     if not found.is_terminal:
         found.width = _PIPE_WIDTH
     return found
