@@ -897,16 +897,17 @@ begin
   if cardinality(p_payloads) is distinct from cardinality(p_types) then
     raise exception using errcode = 'WF002', message = 'p_types, p_payloads: expected the same number of each';
   end if;
-  -- In the order of their keys: two producers with the same keys in another order would deadlock.
+  -- In the order of their keys: two producers with the same keys in another order would deadlock.  Of one key
+  -- twice in a batch the first counts; their ids, made in one millisecond, may not be in order before 18.
   with inserted as (
     insert into workflow.workflow_run (id, type, payload, idempotency_key, priority, run_at, max_attempts)
     select wanted.id, wanted.type, wanted.payload, wanted.idempotency_key, coalesce(wanted.priority, 100),
            coalesce(wanted.run_at, now()) + make_interval(secs => coalesce(wanted.delay_seconds, 0)),
            coalesce(wanted.max_attempts, 3)
       from unnest(v_ids, p_types, p_payloads, p_idempotency_keys, p_priorities, p_run_ats, p_delays_seconds,
-                  p_max_attempts)
-           as wanted (id, type, payload, idempotency_key, priority, run_at, delay_seconds, max_attempts)
-     order by wanted.idempotency_key, wanted.id
+                  p_max_attempts) with ordinality
+           as wanted (id, type, payload, idempotency_key, priority, run_at, delay_seconds, max_attempts, position)
+     order by wanted.idempotency_key, wanted.position
     on conflict (idempotency_key) do nothing
     returning id)
   select array_agg(inserted.id) into v_created from inserted;
