@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint types help migrate-up test-postgres bench format schema clean kills
+.PHONY: demo test lint types help migrate-up test-postgres bench docs format schema clean kills
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -21,6 +21,12 @@ kills: $(VENV)/.installed-dev  ## 20,000 runs, 8 workers, one SIGKILL a second; 
 
 test-postgres: $(VENV)/.installed-dev  ## the SQL and migration tests on PostgreSQL 14 to 18 (MAJORS="14 18" for some)
 	@$(BIN)/python tests/postgres_matrix.py $(MAJORS)
+
+bench: $(VENV)/.installed-dev  ## how fast runs are drained here, beside the bare SQL functions (QUICK=1: one short round)
+	@$(BIN)/python bench/drain.py $(if $(QUICK),--runs 20000 --rounds 1)
+
+docs: $(VENV)/.installed-dev  ## check the documentation: links, commands, and that its examples run
+	@$(BIN)/python -m pytest tests/docs
 
 schema: $(VENV)/.installed-dev  ## write sql/schema.sql anew from the migrations
 	@$(BIN)/python tests/migrations/dump.py
