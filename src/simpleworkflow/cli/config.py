@@ -8,7 +8,7 @@ from importlib.metadata import version
 import click
 
 from simpleworkflow.cli.output import console, json_option, plain_table, print_json
-from simpleworkflow.cli.session import database_option, embedded_folder, read_settings, shown_folder, state
+from simpleworkflow.cli.session import database_option, embedded_folder, read_settings, shown_path, state
 from simpleworkflow.cli.text import safe
 
 
@@ -52,4 +52,4 @@ def _database() -> str:
     url = dburl.parse(state().database_url or "") if state().database_url else settings.database_url
     if url is not None:
         return f"{url.shown}, schema {url.schema}"
-    return f"the embedded PostgreSQL in {shown_folder(embedded_folder(settings))}, schema {settings.schema}"
+    return f"the embedded PostgreSQL in {shown_path(embedded_folder(settings))}, schema {settings.schema}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import files
 from pathlib import Path
 
 import click
@@ -39,13 +40,15 @@ def demo() -> None:
 
 
 def find_examples() -> Path:
-    """Return the folder of the example programs: that of the checkout, else the copy in the wheel.
+    """Return the folder of the example programs: that of the checkout, else where the wheel has put them.
 
     Raises:
         ClickException: they are nowhere.
     """
-    package = Path(simpleworkflow.__file__).parent
-    for folder in (package.parent.parent / "examples" / "python", package / "examples" / "python"):
+    checkout = Path(simpleworkflow.__file__).parents[2] / "examples" / "python"
+    shipped = [file for file in files("simpleworkflow") or () if file.name in EXAMPLES]
+    installed = [Path(str(file.locate())).resolve().parent for file in shipped]
+    for folder in (checkout, *installed):
         if all((folder / name).is_file() for name in EXAMPLES):
             return folder
     raise click.ClickException("the example programs are not installed; run `make demo` in a checkout")

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from simpleworkflow.cli.demo_stage import Stage
-from simpleworkflow.cli.session import shown_folder
+from simpleworkflow.cli.session import shown_path
 from simpleworkflow.cli.timeline import print_events
 
 THUMBNAIL = {"content_id": "img123", "width": 300, "height": 200}
@@ -99,6 +99,7 @@ def show_the_audit_trail(stage: Stage, run_id: UUID) -> None:
 
 def tell_what_next(stage: Stage, run_id: UUID, seconds: float) -> None:
     wf, python = _program("wf"), _program("python")
+    basic_worker = stage.workers.examples / "basic_worker.py"
     stage.screen.say(f"\nAll of it happened as it should, in {seconds:.0f} s.  The runs are still there; try")
     stage.screen.show(
         f"{wf} run list\n"
@@ -108,11 +109,13 @@ def tell_what_next(stage: Stage, run_id: UUID, seconds: float) -> None:
     )
     stage.screen.say("or a worker in one terminal, and a run for it in another:")
     stage.screen.show(
-        f"{python} examples/python/basic_worker.py\n"
+        f"{python} {shown_path(basic_worker)}\n"
         f"{wf} submit content.thumbnail.v1 --wait \\\n"
         f"  '{json.dumps(THUMBNAIL)}'"
     )
-    stage.screen.say("examples/README.md has more of them.")
+    readme = stage.workers.examples.parent / "README.md"
+    if readme.is_file():
+        stage.screen.say(f"{shown_path(readme)} has more of them.")
 
 
 def _video(video_id: str) -> dict[str, Any]:
@@ -124,4 +127,4 @@ def _program(name: str) -> str:
     beside_python = Path(sys.executable).parent / name
     if not beside_python.exists() or shutil.which(name) == str(beside_python):
         return name
-    return shown_folder(beside_python)
+    return shown_path(beside_python)

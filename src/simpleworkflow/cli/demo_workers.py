@@ -32,7 +32,7 @@ class Workers:
     """Starts the example programs; at the end stops them, whatever happened."""
 
     def __init__(self, examples: Path, database_url: str, screen: Screen) -> None:
-        self._examples = examples
+        self.examples = examples
         self._environment = os.environ | {"DATABASE_URL": database_url, "SIMPLEWORKFLOW_LOG_LEVEL": "WARNING"}
         self._screen = screen
         self._processes: dict[str, subprocess.Popen[str]] = {}
@@ -106,7 +106,7 @@ class Workers:
         # A session of its own: Ctrl-C reaches the demo alone, which then stops the workers in order.
         process = subprocess.Popen(
             command,
-            cwd=self._examples,
+            cwd=self.examples,
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -100,7 +100,7 @@ def say_embedded(settings: Settings) -> None:
     """Tell on stderr, once, that the embedded PostgreSQL is used and where its data is."""
     if not state().said_embedded:
         state().said_embedded = True
-        folder = shown_folder(embedded_folder(settings))
+        folder = shown_path(embedded_folder(settings))
         click.echo(f"wf: using the embedded PostgreSQL in {folder}", err=True)
 
 
@@ -111,9 +111,9 @@ def embedded_folder(settings: Settings) -> Path:
     return settings.home or default_folder(Path.cwd())
 
 
-def shown_folder(folder: Path) -> str:
-    """Return a folder as people write it: relative to here or to their home where it is below."""
+def shown_path(path: Path) -> str:
+    """Return a path as people write it: relative to here or to their home where it is below."""
     for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
-        if folder.is_relative_to(base):
-            return prefix + str(folder.relative_to(base))
-    return str(folder)
+        if path.is_relative_to(base):
+            return prefix + str(path.relative_to(base))
+    return str(path)
