@@ -97,18 +97,18 @@ def _translate(error: Exception) -> WorkflowError | None:
         return InvalidInput(f"the database refused a value: {message}")
     if sqlstate in ("3F000", "42P01", "42883", "42703"):
         return SchemaMismatch(f"{message}; run `wf migrate`, or name the schema that has the workflow tables")
-    if sqlstate and sqlstate.startswith("53"):
-        return DatabaseUnavailable(f"the database is out of resources: {message}")
     if _is_connection_error(error, sqlstate):
-        return DatabaseUnavailable(f"the database cannot be reached: {message}")
+        is_full = sqlstate is not None and sqlstate.startswith("53")  # disk, memory, connections
+        reason = "is out of resources" if is_full else "cannot be reached"
+        return DatabaseUnavailable(f"the database {reason}: {message}")
     return None
 
 
 def _is_connection_error(error: Exception, sqlstate: str | None) -> bool:
     if sqlstate is not None:
-        # Class 08: connection; 28: password; 3D000: no such database; 57P: shutdown, or a session that was
-        # terminated.
-        return sqlstate[:2] in ("08", "28") or sqlstate[:3] == "57P" or sqlstate == "3D000"
+        # Class 08: connection; 28: password; 3D000: no such database; 53: resources; 57P: shutdown, or a
+        # session that was terminated.
+        return sqlstate[:2] in ("08", "28", "53") or sqlstate[:3] == "57P" or sqlstate == "3D000"
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
 
