@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import click
 
-from simpleworkflow.cli.output import console, json_option, plain_table, print_json
+from simpleworkflow.cli.output import json_option, plain_table, print_json, print_table
 from simpleworkflow.cli.session import database_option, embedded_folder, read_settings, shown_path, state
 from simpleworkflow.cli.text import safe
 
@@ -25,7 +25,7 @@ def config(*, as_json: bool) -> None:
     table = plain_table("setting", "value", "from")
     for row in rows:
         table.add_row(*(safe(cell) for cell in row))
-    console().print(table)
+    print_table(table)
     click.echo()
     click.echo(f"database: {safe(_database())}")
     click.echo(f"simpleworkflow {version('simpleworkflow')}, Python {platform.python_version()}")

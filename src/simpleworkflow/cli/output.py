@@ -88,6 +88,17 @@ def plain_table(*headers: str) -> Table:
     return table
 
 
+def print_table(table: Table) -> None:
+    """Print a table; in a pipe without the spaces that fill its last column."""
+    target = console()
+    if target.is_terminal:
+        target.print(table)
+        return
+    with target.capture() as printed:
+        target.print(table)
+    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+
+
 def status_text(status: str) -> Text:
     """Return a status in its colour."""
     from rich.text import Text

@@ -11,11 +11,11 @@ import click
 
 from simpleworkflow.cli.arguments import Moment, RunId
 from simpleworkflow.cli.output import (
-    console,
     event_document,
     json_option,
     plain_table,
     print_json,
+    print_table,
     run_document,
     status_text,
 )
@@ -94,7 +94,7 @@ def _print_page(page: RunPage) -> None:
     for one in page.runs:
         attempts = f"{one.attempt}/{one.max_attempts}"
         table.add_row(str(one.id), safe(one.type), status_text(one.status), attempts, age(one.created_at))
-    console().print(table)
+    print_table(table)
     if page.next_before is not None:
         click.echo(f"more: add --page {page.next_before}", err=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from simpleworkflow.cli.output import console, plain_table, status_text
+from simpleworkflow.cli.output import console, plain_table, print_table, status_text
 from simpleworkflow.cli.text import clock, moment, one_line, safe, shortened, span
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def print_run(run: Run) -> None:
     for name, value in facts.items():
         if value:
             table.add_row(Text(name, style="bold"), value)
-    console().print(table)
+    print_table(table)
 
 
 def _finished(created_at: datetime, finished_at: datetime) -> str:
@@ -76,7 +76,7 @@ def print_events(events: Iterable[RunEvent]) -> None:
         name = Text(safe(event.event_type), style=EVENT_STYLES.get(event.event_type, ""))
         table.add_row(clock(event.created_at), after, name, describe(event))
         before = event.created_at
-    console().print(table)
+    print_table(table)
 
 
 def print_event_line(event: RunEvent, *, with_run: bool) -> None:
