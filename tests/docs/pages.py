@@ -8,9 +8,9 @@ The convention: what a page shows is run.
 - ```` ```python fragment ````: compiled, not executed.
 - ```` ```sql ````: executed by psql, block after block, in a schema of the page's own.  ``<id>`` is a pending run.
 - ```` ```sql refused WF001 ````: the same, but it must fail with that SQLSTATE.
-- ```` ```sql fragment ````: only shown.
+- ```` ```sql roles ````: executed by a superuser, with roles of the test's own.
 - ```` ```console ````: each line that begins with ``$ wf`` or ``$ make`` names a command that exists, with the
-  options shown; so does inline code that begins with ``wf``.
+  options shown; so does each line of ```` ```sh ````, and inline code that begins with ``wf`` or ``make``.
 """
 
 from __future__ import annotations

@@ -46,7 +46,10 @@ def test_the_reference_of_commands_leaves_none_out() -> None:
 
 
 def _commands(page: Path) -> Iterator[list[str]]:
-    lines = [line[2:] for block in blocks(page, "console") for line in block.text.splitlines() if line[:2] == "$ "]
+    lines = [
+        line[2:] for block in blocks(page, "console") for line in block.text.splitlines() if line[:2] == "$ "
+    ]
+    lines += [line for block in blocks(page, "sh") for line in block.text.splitlines()]
     for line in [*lines, *inline_code(page)]:
         for words in _split(line):
             if words[0] in ("wf", "make"):

@@ -31,6 +31,8 @@ def test_every_page_can_be_reached_from_the_index() -> None:
         page = left.pop()
         if page.suffix == ".md" and page not in reached:
             reached.add(page)
-            left += [(page.parent / link.partition("#")[0]).resolve() for link in links(page) if "://" not in link]
+            left += [
+                (page.parent / link.partition("#")[0]).resolve() for link in links(page) if "://" not in link
+            ]
 
     assert set((ROOT / "docs").rglob("*.md")) - reached == set()

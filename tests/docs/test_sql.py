@@ -13,16 +13,14 @@ from docs.serving import environment
 from simpleworkflow.cli.psql import find_psql
 from simpleworkflow.dburl import parse
 
-_SHOWN = "fragment"
-_PAGES = [
-    page for page in pages_with("sql") if any(block.note != _SHOWN for block in blocks(page, "sql"))
-]
+_ROLES = "roles"
+_PAGES = [page for page in pages_with("sql") if any(block.note != _ROLES for block in blocks(page, "sql"))]
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=name_of)
 def test_the_sql_of_a_page_does_what_the_page_says(page: Path, db: Database, database_url: str) -> None:
     script = "\n".join(
-        _as_script(block, submit(db, "example.v1")) for block in blocks(page, "sql") if block.note != _SHOWN
+        _as_script(block, submit(db, "example.v1")) for block in blocks(page, "sql") if block.note != _ROLES
     )
 
     ended = subprocess.run(

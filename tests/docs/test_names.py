@@ -1,0 +1,72 @@
+"""The pages name what is there: public names, functions of the database, tests."""
+
+from __future__ import annotations
+
+import re
+
+import simpleworkflow
+from builders import Database
+from docs.pages import PAGES, ROOT
+
+# Functions that only the others call.
+INNER = {
+    *(
+        "uuid7",
+        "wake",
+        "refuse_values",
+        "refuse_delays",
+        "lock_due_runs",
+        "bound_error",
+        "prints_beyond_limit",
+    ),
+    "default_backoff_seconds",
+}
+
+
+def test_every_public_name_is_on_a_page() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+    assert [name for name in simpleworkflow.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_the_contract_names_every_function_with_its_arguments(db: Database) -> None:
+    contract = (ROOT / "docs/sql-contract.md").read_text(encoding="utf-8")
+    rows = db.execute(
+        "select proname, proargnames[1:pronargs] from pg_proc"
+        " where pronamespace = %s::regnamespace and prorettype <> 'trigger'::regtype",
+        [db.schema],
+    ).fetchall()
+
+    missing = []
+    for function, arguments in rows:
+        found = re.search(rf"^{function}\(([^)]*)\)", contract, re.MULTILINE)
+        if function in INNER:
+            continue
+        if found is None or re.findall(r"\bp_\w+", found[1]) != list(arguments or []):
+            missing.append(f"{function}({', '.join(arguments or [])})")
+    assert missing == []
+
+
+def test_the_contract_names_every_column(db: Database) -> None:
+    contract = (ROOT / "docs/sql-contract.md").read_text(encoding="utf-8")
+    rows = db.execute(
+        "select relname, attname from pg_attribute join pg_class on pg_class.oid = attrelid"
+        " where relnamespace = %s::regnamespace and relkind = 'r' and attnum > 0 and not attisdropped",
+        [db.schema],
+    ).fetchall()
+
+    missing = [
+        f"{table}.{column}"
+        for table, column in rows
+        if f"`{column}`" not in contract.partition(f"### {table}\n")[2].partition("\n##")[0]
+    ]
+    assert missing == []
+
+
+def test_the_tests_that_hold_the_promises_exist() -> None:
+    promises = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+
+    named = re.findall(r"`(test_\w+)`", promises)
+    assert [name for name in named if not re.search(rf"def {name}\b", tests)] == []
+    assert [number for number in range(1, 13) if f"## P{number}." not in promises] == []
