@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -30,9 +32,11 @@ from simpleworkflow.database import connect_async
 from simpleworkflow.errors import WorkflowError
 from simpleworkflow.model import matches
 
-__all__ = ["Notifier"]
+__all__ = ["Notifier", "within"]
 
 logger = logging.getLogger("simpleworkflow.notifier")
+
+T = TypeVar("T")
 
 # A listening session that is half open looks like silence; asking it something shows.
 PROBE_SECONDS = 15
@@ -94,17 +98,19 @@ class Notifier:
         conn = await connect_async(self._conninfo, prepare_threshold=None)
         try:
             await conn.execute(sql.SQL("listen {}").format(sql.Identifier(self._schema)))
-            self._on_wake()  # for what came while nobody listened
+            # What was said while nobody listened is not known: who is hungry, whether anybody is.
+            self._covered = []
+            self._vacant.set()
+            self._on_wake()
             while True:
                 async for notice in conn.notifies(timeout=PROBE_SECONDS):
                     self._receive(notice.payload)
-                async with asyncio.timeout(PROBE_DEADLINE_SECONDS):
-                    await conn.execute("select 1")
+                await within(conn, PROBE_DEADLINE_SECONDS, conn.execute("select 1"))
         finally:
             await _close(conn)
 
     def _receive(self, message: str) -> None:
-        word, *values = message.split()
+        word, *values = message.split() or [""]
         if word == "cancelled" and values:
             self._on_cancelled(values[0])
         elif word == "wake":
@@ -130,7 +136,10 @@ class Notifier:
         await self._hungry.wait()
         conn = await connect_async(self._conninfo, prepare_threshold=None)
         try:
-            await conn.execute(f"set lock_timeout = '{LOCK_WAIT}'")
+            settings = (
+                f"set lock_timeout = '{LOCK_WAIT}'; set default_transaction_isolation = 'read committed'"
+            )
+            await within(conn, PROBE_DEADLINE_SECONDS, conn.execute(settings.encode()))
             while True:
                 await self._hungry.wait()
                 self._vacant.clear()
@@ -146,9 +155,9 @@ class Notifier:
         # Producers in flight hold it shared: wait for them, but not for another holder, who said so.
         verb = "pg_try_advisory_lock" if self._covered else "pg_advisory_lock"
         with suppress(psycopg.errors.LockNotAvailable):
-            cursor = await conn.execute(
-                f"select {verb}(hashtextextended(%s, 0))".encode(), [f"{self._schema}.hungry"]
-            )
+            question = f"select {verb}(hashtextextended(%s, 0))".encode()
+            asking = conn.execute(question, [f"{self._schema}.hungry"])
+            cursor = await within(conn, PROBE_DEADLINE_SECONDS, asking)
             row = await cursor.fetchone()
             return row is not None and row[0] is not False
         return False
@@ -156,21 +165,33 @@ class Notifier:
     async def _be_holder(self, conn: psycopg.AsyncConnection[Any]) -> None:
         self._is_holder = True
         try:
-            await conn.execute("select pg_notify(%s, %s)", [self._schema, self._coverage()])
+            saying = conn.execute("select pg_notify(%s, %s)", [self._schema, self._coverage()])
+            await within(conn, PROBE_DEADLINE_SECONDS, saying)
             self._on_wake()  # for what came between the last look and the lock
             while not self._sated.is_set():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(PROBE_SECONDS):
-                        await self._sated.wait()
-                        break
-                async with asyncio.timeout(PROBE_DEADLINE_SECONDS):
-                    await conn.execute("select 1")
+                if not await self._until_sated(conn):
+                    await within(conn, PROBE_DEADLINE_SECONDS, conn.execute("select 1"))
         finally:
             self._is_holder = False
-        await conn.execute(
+        leaving = conn.execute(
             "select pg_advisory_unlock(hashtextextended(%s, 0)), pg_notify(%s, 'vacant')",
             [f"{self._schema}.hungry", self._schema],
         )
+        await within(conn, PROBE_DEADLINE_SECONDS, leaving)
+
+    async def _until_sated(self, conn: psycopg.AsyncConnection[Any]) -> bool:
+        """Return True when sated; False after a while, or at once when the server says something: its end."""
+        disturbed = asyncio.Event()
+        waits = [asyncio.create_task(event.wait()) for event in (self._sated, disturbed)]
+        loop, fd = asyncio.get_running_loop(), conn.fileno()
+        loop.add_reader(fd, disturbed.set)
+        try:
+            await asyncio.wait(waits, timeout=PROBE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loop.remove_reader(fd)
+            for one in waits:
+                one.cancel()
+        return self._sated.is_set()
 
     def _coverage(self) -> str:
         message = " ".join(["hungry", *self._patterns])
@@ -198,6 +219,37 @@ class Notifier:
                 # The worker itself says that the database is away; here it costs wake-ups only.
                 logger.debug("no wake-ups for now", extra={"error": str(error)})
                 await asyncio.sleep(random.uniform(0.5, 1) * min(RECONNECT_SECONDS_MAX, 0.2 * 2**failures))  # noqa: S311
+
+
+async def within(conn: psycopg.AsyncConnection[Any], seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """Return what ``work`` on ``conn`` does; past ``seconds``, or when cancelled, the connection is cut.
+
+    Not a plain time-out: the driver answers a cancellation by asking the server to cancel, and waits ten
+    seconds for a server that is silent.  A socket that is shut down ends the work at once.
+
+    Raises:
+        TimeoutError: the time is over.
+    """
+    working = asyncio.ensure_future(work)
+    timer = asyncio.get_running_loop().call_later(seconds, _cut, conn)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        _cut(conn)
+        with suppress(Exception):
+            await working
+        raise
+    except Exception as error:
+        if asyncio.get_running_loop().time() >= timer.when():
+            raise TimeoutError(f"no answer within {seconds:g} s") from error
+        raise
+    finally:
+        timer.cancel()
+
+
+def _cut(conn: psycopg.AsyncConnection[Any]) -> None:
+    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(conn.fileno())) as ours:
+        ours.shutdown(socket.SHUT_RDWR)
 
 
 async def _close(conn: psycopg.AsyncConnection[Any]) -> None:

@@ -99,20 +99,20 @@ class WorkerThread:
 
 
 class Program:
-    """A program of its own: ``wf worker APP:worker``, or ``python APP.py``; its log is kept for the tests."""
+    """A program of its own: ``wf worker TARGET``, or ``python apps.py``; its log is kept for the tests."""
 
     def __init__(
         self,
         url: str,
         folder: Path,
         *,
-        app: str = "apps",
+        target: str = "apps:worker",
         options: Sequence[str] = (),
         is_script: bool = False,
         **environment: str,
     ) -> None:
         wf = str(Path(sys.executable).with_name("wf"))
-        command = [sys.executable, f"{app}.py"] if is_script else [wf, "worker", f"{app}:worker", *options]
+        command = [sys.executable, "apps.py"] if is_script else [wf, "worker", target, *options]
         self.log_path = folder / f"log-{len(list(folder.iterdir()))}"
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
@@ -222,3 +222,27 @@ class Network:
             pass
         if self._open.is_set():
             writer.close()
+
+
+class Notes:
+    """What the handlers of ``apps.py`` have noted: lines of what, run id, token, pid."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "notes"
+
+    def all(self, what: str, run_id: str | None = None) -> list[tuple[str, ...]]:
+        """Return the lines of one kind, of one run if named."""
+        text = self._path.read_text() if self._path.exists() else ""
+        lines = [tuple(line.split()) for line in text.splitlines()]
+        return [line for line in lines if line[0] == what and run_id in (None, line[1])]
+
+    def wait(
+        self, what: str, run_id: str | None = None, *, count: int = 1, seconds: float = 10
+    ) -> tuple[str, ...]:
+        """Wait for ``count`` lines; return the last."""
+        said = f"{count} notes {what!r} of run {run_id}"
+        return eventually(
+            lambda: len(self.all(what, run_id)) >= count and self.all(what, run_id),
+            seconds=seconds,
+            what=said,
+        )[-1]  # type: ignore[index]

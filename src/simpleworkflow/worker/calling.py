@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from simpleworkflow.worker.context import AsyncWorkflowRun, WorkflowRun
@@ -14,9 +17,11 @@ from simpleworkflow.worker.cpu import CpuPool
 from simpleworkflow.worker.slots import SlotTable, Verdict
 
 if TYPE_CHECKING:
-    from simpleworkflow.worker.engine import Execution
+    from simpleworkflow.worker.execution import Execution
 
 __all__ = ["Callers"]
+
+logger = logging.getLogger("simpleworkflow.worker")
 
 
 class Callers:
@@ -49,7 +54,7 @@ class Callers:
 
 
 async def _within(execution: Execution, awaitable: Any) -> Any:
-    seconds = execution.handler.options.timeout_seconds
+    seconds = execution.begin()
     if seconds is None:
         return await awaitable
     try:
@@ -62,54 +67,78 @@ async def _within(execution: Execution, awaitable: Any) -> Any:
 
 
 class _Threads:
-    """Daemon threads, started as needed: one that hangs keeps neither the loop nor the end of the program."""
+    """Daemon threads, started as needed: one that hangs keeps neither the loop nor the end of the program.
+
+    A thread whose handler went on past its time-out is left to itself, and its place is free again: it may
+    hang for ever, and others shall not wait for it.
+    """
 
     def __init__(self, count: int) -> None:
-        self._count = count
-        self._idle = 0
-        self._started = 0
         self._free = asyncio.Semaphore(count)
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._idle: list[_Thread] = []
+        self._started = 0
+        self._left = 0
 
     async def call(self, execution: Execution, payload: Any, arguments: tuple[Any, ...]) -> Any:
-        await self._free.acquire()
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[Any] = loop.create_future()
-        run = WorkflowRun(execution.claimed, payload, _ThreadLink(execution, loop))
-        function = execution.handler.function
-
-        def settle(is_result: bool, value: Any) -> None:
-            self._idle += 1
-            self._free.release()
-            if not ended.done():
-                # Errors travel as values: a future cannot hold StopIteration, nor the loop a SystemExit.
-                ended.set_result((is_result, value))
-
-        def job() -> None:
+        async with self._free:
+            loop = asyncio.get_running_loop()
+            ended: asyncio.Future[tuple[bool, Any]] = loop.create_future()
+            run = WorkflowRun(execution.claimed, payload, _ThreadLink(execution, loop))
+            thread = self._idle.pop() if self._idle else self._start()
+            thread.execute(partial(execution.handler.function, run, *arguments), ended)
             try:
-                answer = (True, function(run, *arguments))
-            except BaseException as error:  # noqa: BLE001
-                answer = (False, error)
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, *answer)
-
-        self._submit(job)
-        is_result, value = await _within(execution, asyncio.shield(ended))
+                is_result, value = await _within(execution, asyncio.shield(ended))
+            except BaseException:
+                self._leave(thread, execution)
+                raise
+            self._idle.append(thread)
         if is_result:
             return value
         raise value
 
-    def _submit(self, job: Callable[[], None]) -> None:
-        if self._idle:
-            self._idle -= 1
-        elif self._started < self._count:
-            self._started += 1
-            threading.Thread(target=self._serve, name=f"handler-{self._started}", daemon=True).start()
-        self._jobs.put(job)
+    def _start(self) -> _Thread:
+        self._started += 1
+        return _Thread(f"handler-{self._started}")
+
+    def _leave(self, thread: _Thread, execution: Execution) -> None:
+        self._left += 1
+        thread.end()
+        logger.warning(
+            "run %s: its thread goes on although the attempt is over; %d were left so",
+            execution.claimed.id,
+            self._left,
+        )
+
+
+class _Thread:
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[tuple[bool, Any]]] | None]
+        self._jobs = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name=name, daemon=True).start()
+
+    def execute(self, function: Callable[[], Any], ended: asyncio.Future[tuple[bool, Any]]) -> None:
+        self._jobs.put((function, ended))
+
+    def end(self) -> None:
+        """End the thread when it has done what it does now."""
+        self._jobs.put(None)
 
     def _serve(self) -> None:
-        while True:
-            self._jobs.get()()
+        while job := self._jobs.get():
+            function, ended = job
+            try:
+                answer = (True, function())
+            except BaseException as error:  # noqa: BLE001 - the engine judges it
+                answer = (False, error)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                ended.get_loop().call_soon_threadsafe(_settle, ended, answer)
+            del job, function, ended, answer  # an idle thread holds on to no payload
+
+
+def _settle(ended: asyncio.Future[tuple[bool, Any]], answer: tuple[bool, Any]) -> None:
+    # Errors travel as values: a future cannot hold StopIteration, nor the loop a SystemExit.
+    if not ended.done():
+        ended.set_result(answer)
 
 
 class _ThreadLink:

@@ -7,13 +7,14 @@ import logging
 import os
 import sys
 import threading
+import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from simpleworkflow.errors import SchemaMismatch, WorkerNotFound, WorkflowError
 from simpleworkflow.resolve import Database
-from simpleworkflow.worker.lifeline import read_order, watch_lifeline
-from simpleworkflow.worker.process import WorkerProcess
+from simpleworkflow.worker.lifeline import HURRY, hear, read_order
+from simpleworkflow.worker.process import Plan, WorkerProcess
 from simpleworkflow.worker.slots import SlotTable
 from simpleworkflow.worker.target import load_worker
 
@@ -24,51 +25,67 @@ EXIT_NO_WORKER = 2
 EXIT_SCHEMA = 4
 ORPHAN_SECONDS = 1.5
 
+logger = logging.getLogger("simpleworkflow.worker")
 
-def work_for_supervisor(lifeline: int, table_fd: int) -> int:
-    """Do what the supervisor at the other end of the lifeline orders; return the exit code."""
+
+def work_for_supervisor(lifeline: int, table_fd: int) -> NoReturn:
+    """Do what the supervisor at the other end of the lifeline orders, and exit."""
     order = read_order(lifeline)
     logging.basicConfig(level=order["log_level"], format=order["log_format"], stream=sys.stderr)
-    try:
-        asyncio.run(_work(order, lifeline, SlotTable(table_fd)))
-        code = 0
-    except WorkerNotFound as error:
-        code = _say(error, EXIT_NO_WORKER)
-    except (TypeError, ValueError) as error:
-        code = _say(error, EXIT_NO_WORKER)
-    except SchemaMismatch as error:
-        code = _say(error, EXIT_SCHEMA)
-    except WorkflowError as error:
-        code = _say(error, 1)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Not sys.exit: whatever still hangs in a thread shall not keep the process.
+    asyncio.run(_work_and_exit(order, lifeline, SlotTable(table_fd)))
+    raise AssertionError("a worker process exits by itself")
+
+
+async def _work_and_exit(order: dict[str, Any], lifeline: int, table: SlotTable) -> None:
+    code = await _work(order, lifeline, table)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    # Not by returning: whatever still hangs in a thread, or swallows its cancellation, shall not keep the process.
     os._exit(code)
 
 
-async def _work(order: dict[str, Any], lifeline: int, table: SlotTable) -> None:
-    plan = load_worker(order["target"]).plan(concurrency=order["concurrency"])
-    process = WorkerProcess(plan, Database(**order["database"]), table, order["worker_id"])
-    watching = asyncio.create_task(_stop_with_supervisor(lifeline, process))
+async def _work(order: dict[str, Any], lifeline: int, table: SlotTable) -> int:
     try:
+        plan = _load(order)
+        process = WorkerProcess(plan, Database(**order["database"]), table, order["worker_id"], is_child=True)
+        _follow_supervisor(lifeline, process)
         await process.run()
-    finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+    except WorkerNotFound as error:
+        table.give_up(EXIT_NO_WORKER, str(error))
+        return EXIT_NO_WORKER
+    except SchemaMismatch as error:
+        table.give_up(EXIT_SCHEMA, str(error))
+        return EXIT_SCHEMA
+    except WorkflowError as error:
+        logger.error("the worker ends: %s", error)
+        return 1
+    except BaseException:  # whatever it is, the process exits; it is started again
+        logger.exception("the worker ends")
+        return 1
+    return 0
 
 
-async def _stop_with_supervisor(lifeline: int, process: WorkerProcess) -> None:
-    """Give everything back and end, when nobody extends our leases any more."""
-    await watch_lifeline(lifeline)
-    logging.getLogger("simpleworkflow.worker").error("the supervisor is gone; giving all runs back")
-    deadline = threading.Timer(ORPHAN_SECONDS, os._exit, [1])
-    deadline.daemon = True
-    deadline.start()
-    process.stop()
-    process.stop()
+def _load(order: dict[str, Any]) -> Plan:
+    worker = load_worker(order["target"])
+    try:
+        return worker.plan(concurrency=order["concurrency"])
+    except (TypeError, ValueError) as error:
+        raise WorkerNotFound(f"worker {order['target']!r}: {error}") from error
 
 
-def _say(error: Exception, code: int) -> int:
-    print(f"wf: error: {error}", file=sys.stderr)  # noqa: T201 - this is a program's own last word
-    return code
+def _follow_supervisor(lifeline: int, process: WorkerProcess) -> None:
+    """Give everything back at once when the supervisor says so; end when it has gone: nobody extends our leases."""
+    loop = asyncio.get_running_loop()
+
+    def follow() -> None:
+        for word in hear(lifeline):
+            if HURRY in word:
+                loop.call_soon_threadsafe(process.hurry)
+        logger.error("the supervisor is gone; giving all runs back")
+        loop.call_soon_threadsafe(process.hurry)
+        time.sleep(ORPHAN_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=follow, name="lifeline", daemon=True).start()

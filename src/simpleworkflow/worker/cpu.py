@@ -21,7 +21,7 @@ from simpleworkflow.worker.context import WorkflowRun
 from simpleworkflow.worker.slots import SlotTable, Verdict
 
 if TYPE_CHECKING:
-    from simpleworkflow.worker.engine import Execution
+    from simpleworkflow.worker.execution import Execution
 
 __all__ = ["CpuPool"]
 
@@ -44,12 +44,25 @@ class CpuPool:
             RuntimeError: the process died.
             BaseException: whatever the handler raises.
         """
+        # Before a process is involved: what cannot travel is the handler's fault alone.
+        job = pickle.dumps(
+            (
+                execution.handler.function,
+                tuple(execution.claimed),
+                payload,
+                arguments,
+                execution.slot,
+                execution.sequence,
+            )
+        )
         async with self._free:
-            process = self._idle.pop() if self._idle else await self._start()
-            seconds = execution.handler.options.timeout_seconds
+            process = self._take()
+            scope = asyncio.timeout(None)
             try:
-                async with asyncio.timeout(seconds) as scope:
-                    answer = await process.execute(execution, payload, arguments)
+                await process.be_ready()
+                seconds = execution.begin()
+                async with (scope := asyncio.timeout(seconds)):
+                    is_result, value = await process.execute(execution, job)
             except BaseException as error:
                 self._all.discard(process)
                 process.kill()
@@ -57,7 +70,6 @@ class CpuPool:
                     raise TimeoutError(f"the handler ran longer than its time-out of {seconds:g} s") from None
                 raise
             self._idle.append(process)
-        is_result, value = answer
         if is_result:
             return value
         raise value
@@ -69,39 +81,48 @@ class CpuPool:
         self._all.clear()
         self._idle.clear()
 
-    async def _start(self) -> _CpuProcess:
+    def _take(self) -> _CpuProcess:
+        while self._idle:
+            process = self._idle.pop()
+            if process.is_alive():
+                return process
+            self._all.discard(process)
+            process.kill()
         process = _CpuProcess(self._table)
         self._all.add(process)
-        # Spawned, not forked: a fork would inherit our connections.
-        await asyncio.get_running_loop().run_in_executor(None, process.start)
         return process
 
 
 class _CpuProcess:
     def __init__(self, table: SlotTable) -> None:
+        # Spawned, not forked: a fork would inherit our connections.
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._lifeline, lifeline = context.Pipe()
-        self._theirs = (theirs, lifeline)
-        self._process = context.Process(target=_serve, args=(theirs, lifeline, table), daemon=True)
+        self._is_ready = False
+        self._pipe, self._theirs = context.Pipe()
+        # Nothing is ever said on it: its end tells the process that we are gone.
+        lifeline, self._lifeline = context.Pipe(duplex=False)
+        self._process = context.Process(target=_serve, args=(self._theirs, lifeline, table), daemon=True)
+        try:
+            self._process.start()
+        except BaseException:
+            self._pipe.close()
+            self._lifeline.close()
+            raise
+        finally:
+            self._theirs.close()
+            lifeline.close()
 
-    def start(self) -> None:
-        self._process.start()
-        for end in self._theirs:
-            end.close()
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
 
-    async def execute(
-        self, execution: Execution, payload: Any, arguments: tuple[Any, ...]
-    ) -> tuple[bool, Any]:
-        job = (
-            execution.handler.function,
-            tuple(execution.claimed),
-            payload,
-            arguments,
-            execution.slot,
-            execution.sequence,
-        )
-        self._pipe.send_bytes(pickle.dumps(job))
+    async def be_ready(self) -> None:
+        """Wait until the process takes jobs: only then can sending it a large one not block the loop."""
+        if not self._is_ready:
+            await self._receive()
+            self._is_ready = True
+
+    async def execute(self, execution: Execution, job: bytes) -> tuple[bool, Any]:
+        self._pipe.send_bytes(job)
         while True:
             word, value = await self._receive()
             if word == "heartbeat":
@@ -133,6 +154,8 @@ class _CpuProcess:
         self._process.join(5)
         self._pipe.close()
         self._lifeline.close()
+        if self._process.exitcode is not None:
+            self._process.close()
 
 
 def _describe_exit(code: int | None) -> str:
@@ -145,8 +168,11 @@ def _describe_exit(code: int | None) -> str:
 
 
 def _serve(pipe: Connection, lifeline: Connection, table: SlotTable) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which decides what becomes of us
+    # Ctrl-C, and the end of a service, reach all its processes; the worker decides what becomes of us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_worker, args=(lifeline,), daemon=True).start()
+    pipe.send(("ready", None))
     while True:
         try:
             job = pipe.recv_bytes()

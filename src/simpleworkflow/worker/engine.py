@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 
+import psycopg
+
 from simpleworkflow.codec import decode
 from simpleworkflow.errors import DatabaseUnavailable, LeaseLost, RunCancelled, WorkflowError
 from simpleworkflow.outcome import Cancelled as CancelledOutcome
@@ -25,18 +27,17 @@ from simpleworkflow.statements import (
     Exchanged,
     Finished,
     exchange,
-    finish_runs,
-    heartbeat_runs,
-    record_progress,
     release_runs,
 )
 from simpleworkflow.worker.calling import Callers
-from simpleworkflow.worker.handlers import Handler, Handlers
+from simpleworkflow.worker.execution import Execution
+from simpleworkflow.worker.finishing import finish_singly
+from simpleworkflow.worker.handlers import Handlers
 from simpleworkflow.worker.link import Link
 from simpleworkflow.worker.options import WorkerOptions
 from simpleworkflow.worker.slots import SlotTable, Verdict
 
-__all__ = ["AHEAD_MAX", "Engine", "Execution"]
+__all__ = ["AHEAD_MAX", "Engine"]
 
 logger = logging.getLogger("simpleworkflow.worker")
 
@@ -50,53 +51,8 @@ BATCH_MAX = 500
 # Runs that come for so long without a pause make a worker busy: producers need not wake it.
 BUSY_SECONDS = 0.02
 TICK_SECONDS = 0.1
-# A handler that cannot be cancelled (a thread, a blocked loop) has this long after its time-out before the
-# supervisor ends the process.
-OVERRUN_SECONDS = 5.0
-
-
-class Execution:
-    """One attempt in this process: the claimed run, its slot, and what became of it meanwhile.
-
-    It is also the link that its handler's run object holds.
-    """
-
-    __slots__ = ("claimed", "engine", "found", "handler", "is_over", "is_started", "sequence", "slot", "task")
-
-    def __init__(self, engine: Engine, claimed: Claimed, handler: Handler, slot: int, sequence: int) -> None:
-        self.engine = engine
-        self.claimed = claimed
-        self.handler = handler
-        self.slot = slot
-        self.sequence = sequence
-        self.found: Verdict | None = None
-        self.is_started = False
-        self.is_over = False
-        self.task: asyncio.Task[None] | None = None
-
-    def verdict(self) -> Verdict | None:
-        """Return what became of the run: by the wake-up, by the supervisor, or because the attempt is over."""
-        if self.found is None:
-            self.found = Verdict.LOST if self.is_over else self.engine.table.verdict(self.slot, self.sequence)
-        return self.found
-
-    async def heartbeat(self, seconds: float) -> str:
-        """Extend the lease; return leased, cancelled or lost."""
-        if self.is_over:
-            return "lost"
-        held = [(self.claimed.id, self.claimed.fencing_token)]
-        statement = heartbeat_runs(self.engine.worker_id, held, seconds=seconds, is_explicit=True)
-        state = (await self.engine.side.ask(statement)).get(self.claimed.id, "lost")
-        if state != "leased":
-            self.engine.tell(self, Verdict.CANCELLED if state == "cancelled" else Verdict.LOST)
-        return state
-
-    async def record_progress(self, progress_json: str) -> bool:
-        """Leave a progress event; return whether the run is still held."""
-        claimed = self.claimed
-        return not self.is_over and await self.engine.side.ask(
-            record_progress(self.engine.worker_id, claimed.id, claimed.fencing_token, progress_json)
-        )
+# What was claimed ahead and still waits when nothing has started for so long is given back: others may be idle.
+WAIT_SECONDS_MAX = 0.5
 
 
 class Engine:
@@ -137,6 +93,8 @@ class Engine:
         self._is_stopping = False
         self._mean_seconds = 1.0
         self._verdicts_seen = 0
+        self._started_at = 0.0
+        self._returning: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()
 
@@ -162,14 +120,14 @@ class Engine:
 
     async def wait_until_idle(self) -> None:
         """Return when no handler executes; call it after ``stop``.  What waits for a place is given back now."""
-        await self.release([one for one in self._queue if not one.is_over])
+        await self.release(self._waiting())
         while self._executing:
             self._idle.clear()
             await self._idle.wait()
 
     async def release_all(self) -> None:
         """Give back everything that still executes; cancel the handlers that can be."""
-        left = list(self._executing.values())
+        left = list(self._held.values())
         for execution in left:
             self._cancel_handler(execution)
         await self.release(left)
@@ -179,9 +137,13 @@ class Engine:
         held = [(one.claimed.id, one.claimed.fencing_token) for one in executions]
         for execution in executions:
             self._leave(execution)
+        self._changed.set()
         if held:
-            with suppress(WorkflowError):
-                await self.side.ask(release_runs(self.worker_id, held))
+            with suppress(WorkflowError, psycopg.Error):
+                await self.side.ask_until_answered(release_runs(self.worker_id, held))
+
+    def _waiting(self) -> list[Execution]:
+        return [one for one in self._queue if not one.is_over]
 
     def wake(self) -> None:
         """Look for runs now: something may be due."""
@@ -215,6 +177,8 @@ class Engine:
                 self._plan_next_claim(answer, was_woken=wakes != self._wakes)
             if answer.refused:
                 logger.info("%d results refused: their runs were cancelled or lost", len(answer.refused))
+            if self._is_stopping and answer.claimed:  # asked for before the stop
+                await self.release(self._waiting())
             self._start_queued()
             self._changed.set()
         self._changed.set()
@@ -234,23 +198,11 @@ class Engine:
             # second time is refused.
             self._ended = batch + self._ended
             await link.pause()
-        except Exception as error:  # noqa: BLE001 - one bad value must not end the worker, nor its batch
-            logger.warning("a batch was refused; finishing its runs one by one: %s", error)
-            await self._finish_singly(link, batch)
-            if not batch:
-                await link.pause()
+        except Exception as error:  # noqa: BLE001 - whatever the database says, the worker lives
+            link.say_refused(error)
+            await finish_singly(link, self.worker_id, batch)
+            await link.pause()
         return Exchanged([], 0.0, frozenset())
-
-    async def _finish_singly(self, link: Link, batch: list[Finished]) -> None:
-        for one in batch:
-            try:
-                await link.ask_until_answered(finish_runs(self.worker_id, [one]))
-            except Exception as error:  # noqa: BLE001
-                reason = f"the outcome cannot be stored: {error}"
-                failed = Finished(one.id, one.fencing_token, "failed", error=reason)
-                logger.error("run %s: %s", one.id, reason)
-                with suppress(WorkflowError):
-                    await link.ask_until_answered(finish_runs(self.worker_id, [failed]))
 
     def _plan_next_claim(self, answer: Exchanged, *, was_woken: bool) -> None:
         now = monotonic()
@@ -313,12 +265,13 @@ class Engine:
         self._queue.append(execution)
 
     def _start_queued(self) -> None:
-        while self._queue and len(self._executing) < self._options.concurrency:
+        while self._queue and len(self._executing) < self._options.concurrency and not self._is_stopping:
             execution = self._queue.popleft()
             if execution.is_over:
                 continue
             self._executing[execution.sequence] = execution
             execution.task = asyncio.create_task(self._execute(execution))
+            self._started_at = monotonic()
 
     async def _execute(self, execution: Execution) -> None:
         execution.is_started = True
@@ -341,9 +294,6 @@ class Engine:
         claimed, handler = execution.claimed, execution.handler
         if execution.verdict() is not None:
             raise RunCancelled(claimed.id) if execution.found is Verdict.CANCELLED else LeaseLost(claimed.id)
-        timeout = handler.options.timeout_seconds
-        if timeout is not None:
-            self.table.set_timeout(execution.slot, monotonic() + timeout + OVERRUN_SECONDS)
         payload = decode(claimed.payload)
         arguments = (handler.read_payload(payload),) if handler.takes_payload else ()
         return decide_result(await self._callers.call(execution, payload, arguments))
@@ -403,10 +353,24 @@ class Engine:
                     if verdict := self.table.verdict(execution.slot, execution.sequence):
                         self.tell(execution, verdict)
             self._fence()
+            self._return_waiting()
+
+    def _return_waiting(self) -> None:
+        """Give back what was claimed ahead for runs that turned out to be long."""
+        if not self._queue or monotonic() - self._started_at < WAIT_SECONDS_MAX:
+            return
+        waiting = self._waiting()
+        self._queue.clear()
+        self._mean_seconds = 1.0
+        returning = asyncio.create_task(
+            self.release(waiting)
+        )  # not awaited: who watches waits for no database
+        self._returning.add(returning)
+        returning.add_done_callback(self._returning.discard)
 
     def _fence(self) -> None:
         """Give up runs whose lease may lapse before it is extended: the database cannot be reached."""
-        limit = monotonic() + min(1.0, self._options.lease_seconds / 10)
+        limit = monotonic() + max(2 * TICK_SECONDS, min(1.0, self._options.lease_seconds / 10))
         lapsing = [
             one
             for one in self._held.values()

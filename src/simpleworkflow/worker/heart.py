@@ -13,19 +13,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
+import psycopg
+
 from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
 from simpleworkflow.resolve import Database
 from simpleworkflow.statements import expire_runs, heartbeat_runs
-from simpleworkflow.worker.lifeline import Dependent, database_order, read_order, watch_lifeline
+from simpleworkflow.worker.lifeline import BYE, Dependent, database_order, read_order, watch_lifeline
 from simpleworkflow.worker.link import Link, Outage
 from simpleworkflow.worker.slots import HeldSlot, SlotTable, Verdict
 
-__all__ = ["Heart", "HeartProcess", "Watched"]
+__all__ = ["EXPIRE_SECONDS", "Heart", "HeartProcess", "Watched"]
 
 logger = logging.getLogger("simpleworkflow.heart")
 
 STARTING_SECONDS = 0.2
 EXPIRE_SECONDS = 10.0
+# A beat that is not answered in this part of a lease is sent again on another connection.
+DEADLINE_PART = 0.4
+DEADLINE_SECONDS_MAX = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +47,23 @@ class Heart:
 
     def __init__(self, database: Database) -> None:
         self.watched: list[Watched] = []
-        self._link = Link(database, Outage(), deadline_seconds=5)
+        self._link = Link(database, Outage(), deadline_seconds=DEADLINE_SECONDS_MAX)
 
     async def run(self) -> None:
         """Beat until cancelled."""
         while True:
             leases = [one.table.lease_seconds for one in self.watched if one.table.lease_seconds]
+            if leases:
+                self._link.deadline_seconds = max(0.5, min(DEADLINE_SECONDS_MAX, DEADLINE_PART * min(leases)))
             await asyncio.sleep(min(leases) / 3 if leases else STARTING_SECONDS)
             for one in list(self.watched):
                 while one in self.watched and not await self._beat(one):
                     await self._link.pause()
 
-    async def expire(self, worker_ids: list[str]) -> None:
+    async def expire(self, worker_ids: list[str], *, seconds: float = EXPIRE_SECONDS) -> None:
         """Take at once the runs of workers known dead; within some seconds, else by their leases' end."""
-        with suppress(TimeoutError, WorkflowError):
-            async with asyncio.timeout(EXPIRE_SECONDS):
+        with suppress(TimeoutError, WorkflowError, psycopg.Error):
+            async with asyncio.timeout(seconds):
                 taken = await self._link.ask_until_answered(expire_runs(worker_ids))
                 if taken:
                     logger.warning("took %d runs from dead workers: %s", len(taken), " ".join(worker_ids))
@@ -75,6 +82,11 @@ class Heart:
             states = await self._link.ask(heartbeat_runs(one.worker_id, held, seconds=lease_seconds))
         except DatabaseUnavailable:
             return False
+        except Exception:  # the edge of a service: whatever the database says, the heart beats on
+            logger.exception("a heartbeat was refused; trying again")
+            return False
+        if one not in self.watched:
+            return True  # it has ended meanwhile, and its table is closed
         for slot in slots:
             state = states.get(slot.run_id, "lost")
             if state == "leased":
@@ -126,7 +138,7 @@ class HeartProcess:
     def close(self) -> None:
         """End the process: nothing is held any more."""
         if self._dependent is not None:
-            self._dependent.say_bye()
+            self._dependent.say(BYE)
             self._dependent.close()
             with suppress(subprocess.TimeoutExpired):
                 self._dependent.process.wait(5)

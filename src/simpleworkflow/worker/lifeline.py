@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from simpleworkflow.resolve import Database
 
-__all__ = ["Dependent", "read_order", "watch_lifeline"]
+__all__ = ["BYE", "HURRY", "Dependent", "hear", "read_order", "watch_lifeline"]
 
 PARENT_CHECK_SECONDS = 0.5
 BYE = b"bye\n"
+HURRY = b"hurry\n"
 
 
 class Dependent:
@@ -39,10 +41,10 @@ class Dependent:
         with suppress(BrokenPipeError):
             os.write(self._writing, json.dumps(order(self.process.pid)).encode() + b"\n")
 
-    def say_bye(self) -> None:
-        """Tell the process that the end of the lifeline will be no accident."""
+    def say(self, word: bytes) -> None:
+        """Tell the process: ``BYE``, that the end of the lifeline will be no accident; ``HURRY``."""
         with suppress(OSError):
-            os.write(self._writing, BYE)
+            os.write(self._writing, word)
 
     def close(self) -> None:
         """Cut the lifeline."""
@@ -60,6 +62,18 @@ def read_order(fd: int) -> dict[str, Any]:
         line += byte
     order: dict[str, Any] = json.loads(line)
     return order
+
+
+def hear(fd: int) -> Iterator[bytes]:
+    """Yield what the other side says, until it has gone.  Blocks: for a thread, which no handler can hold up."""
+    parent, poll = os.getppid(), select.poll()
+    poll.register(fd, select.POLLIN)
+    while os.getppid() == parent:
+        if poll.poll(PARENT_CHECK_SECONDS * 1000):
+            said = os.read(fd, 100)
+            if not said:
+                return
+            yield said
 
 
 async def watch_lifeline(fd: int) -> bool:

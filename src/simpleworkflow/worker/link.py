@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.types.string import TextLoader
 
-from simpleworkflow.database import Statement, connect_async, run_async
+from simpleworkflow.database import Statement, connect_async, run_async, translated
 from simpleworkflow.errors import DatabaseUnavailable
+from simpleworkflow.notifier import within
 from simpleworkflow.resolve import Database
 
 __all__ = ["Link", "Outage"]
@@ -49,13 +50,17 @@ class Outage:
             logger.warning("the database is back")
 
 
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or "no answer in time"
+
+
 class Link:
     """A connection that executes statements one at a time and never waits longer than ``deadline_seconds``."""
 
     def __init__(self, database: Database, outage: Outage, *, deadline_seconds: float) -> None:
         self._database = database
         self._outage = outage
-        self._deadline_seconds = deadline_seconds
+        self.deadline_seconds = deadline_seconds
         self._conn: psycopg.AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
         self._failures = 0
@@ -88,6 +93,12 @@ class Link:
         self._failures += 1
         self._outage.began(error)
 
+    def say_refused(self, error: Exception) -> None:
+        """Count a statement that the database refused; log the first of a row of them."""
+        if not self._failures:
+            logger.warning("the database refused a statement; trying again: %s", error)
+        self._failures += 1
+
     async def pause(self) -> None:
         """Wait a moment before the next try: longer after each failure, with jitter."""
         seconds = min(BACKOFF_SECONDS_MAX, 0.05 * 2 ** min(self._failures, 10))
@@ -102,13 +113,14 @@ class Link:
 
     async def _ask_once(self, statement: Statement[T]) -> T:
         try:
-            async with asyncio.timeout(self._deadline_seconds):
-                conn = self._conn or await self._connect()
-                answer = await run_async(conn, statement, self._database.schema)
-        except TimeoutError:
-            error = DatabaseUnavailable(f"the database did not answer within {self._deadline_seconds:g} s")
-            await self._failed(error)
-            raise error from None
+            conn = self._conn or await self._connect_in_time()
+            asking = run_async(conn, statement, self._database.schema)
+            answer = await within(conn, self.deadline_seconds, asking)
+        except (TimeoutError, psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.QueryCanceled) as error:
+            # Read only: this server is no primary any more; look for the one that is.
+            away = DatabaseUnavailable(f"the database does not serve us: {_reason(error)}")
+            await self._failed(away)
+            raise away from None
         except DatabaseUnavailable as error:
             await self._failed(error)
             raise
@@ -123,13 +135,18 @@ class Link:
         self.say_away(error)
         await self.close()
 
+    async def _connect_in_time(self) -> psycopg.AsyncConnection[Any]:
+        async with asyncio.timeout(self.deadline_seconds):
+            return await self._connect()
+
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
         threshold = None if self._database.is_pooled else 1
         conn = await connect_async(self._database.conninfo, prepare_threshold=threshold)
+        self._conn = conn
         # What the hot path reads as text it needs as text.
         for type_name in ("uuid", "jsonb", "json", "timestamptz"):
             conn.adapters.register_loader(type_name, TextLoader)
         if not self._database.is_pooled:
-            await conn.execute(_SESSION)
-        self._conn = conn
+            with translated():
+                await within(conn, self.deadline_seconds, conn.execute(_SESSION))
         return conn

@@ -15,8 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from simpleworkflow.codec import describe_error
 from simpleworkflow.database import connect
-from simpleworkflow.errors import DatabaseUnavailable
+from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
 from simpleworkflow.maintenance import Expiry, repeat
 from simpleworkflow.migrate import check_schema
 from simpleworkflow.notifier import Notifier
@@ -29,13 +30,17 @@ from simpleworkflow.worker.link import Link, Outage
 from simpleworkflow.worker.options import WorkerOptions
 from simpleworkflow.worker.slots import SlotTable
 
-__all__ = ["Plan", "WorkerProcess", "new_worker_id"]
+__all__ = ["HookFailed", "Plan", "WorkerProcess", "new_worker_id"]
 
 logger = logging.getLogger("simpleworkflow.worker")
 
-TEND_SECONDS = 1.0
+TEND_SECONDS = 0.25
 # Past its grace a stopping worker has this long to give back what is left.
 RELEASE_SECONDS = 4.0
+
+
+class HookFailed(WorkflowError):
+    """A start-up hook raised; the worker does not start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +65,11 @@ def new_worker_id(pid: int | None = None) -> str:
 
 
 class WorkerProcess:
-    """Runs one plan until it is stopped.  ``tend`` is called about every second: the heart's keeper, say."""
+    """Runs one plan until it is stopped.
+
+    ``tend`` is called a few times a second: the heart's keeper, say.  ``is_child``: a supervisor says when to
+    hurry; signals, however many, only begin the stop.
+    """
 
     def __init__(
         self,
@@ -70,11 +79,13 @@ class WorkerProcess:
         worker_id: str,
         *,
         tend: Callable[[], None] | None = None,
+        is_child: bool = False,
     ) -> None:
         self._plan = plan
         self._database = database
         self._table = table
         self._tend = tend
+        self._is_child = is_child
         self.worker_id = worker_id
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
@@ -102,6 +113,11 @@ class WorkerProcess:
             self._hurrying.set()
         self._stopping.set()
 
+    def hurry(self) -> None:
+        """Stop, and give back at once what still runs."""
+        self._stopping.set()
+        self._hurrying.set()
+
     async def run(self) -> None:
         """Work until stopped.
 
@@ -119,8 +135,12 @@ class WorkerProcess:
 
     def _listen_to_signals(self) -> None:
         if threading.current_thread() is threading.main_thread():
+            loop = asyncio.get_running_loop()
+            if self._is_child:  # Ctrl-C reaches us too, but is for the supervisor
+                loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+                return
             for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, self.stop)
+                loop.add_signal_handler(number, self.stop)
 
     async def _start(self) -> bool:
         """Return whether the worker started; False: it was stopped before."""
@@ -140,13 +160,14 @@ class WorkerProcess:
     async def _prepare(self) -> None:
         while True:
             try:
-                await asyncio.to_thread(_check_schema, self._database)
+                await _in_daemon_thread(_check_schema, self._database)
                 break
             except DatabaseUnavailable as error:
                 self._side.say_away(error)
                 await self._side.pause()
         await self._side.ask_until_answered(register_types(list(self._plan.registered)))
-        await _call_all(self._plan.on_startup)
+        for hook in self._plan.on_startup:
+            await _start_hook(hook)
 
     async def _work(self) -> None:
         tasks = [asyncio.create_task(repeat(Expiry(self._side))), asyncio.create_task(self._keep_tending())]
@@ -168,9 +189,13 @@ class WorkerProcess:
             await self._settle(working)
         finally:
             for task in (stopped, working, *tasks):
-                await _end(task)
-            await _call_all(self._plan.on_shutdown)
+                task.cancel()
+            await asyncio.wait([stopped, working, *tasks])
+            for hook in self._plan.on_shutdown:
+                await _stop_hook(hook)
             logger.info("worker %s stopped", self.worker_id)
+        if not working.cancelled():
+            working.result()
 
     async def _settle(self, working: asyncio.Task[None]) -> None:
         self._engine.stop()
@@ -179,12 +204,12 @@ class WorkerProcess:
         await asyncio.wait(
             [grace, hurried], timeout=self._plan.options.grace_seconds, return_when=asyncio.FIRST_COMPLETED
         )
-        await _end(grace)
-        await _end(hurried)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(RELEASE_SECONDS):
-                await self._engine.release_all()
-                await asyncio.shield(working)
+        for task in (grace, hurried):
+            task.cancel()
+        # Whatever hangs, we are gone RELEASE_SECONDS past the grace.
+        releasing = asyncio.create_task(self._engine.release_all())
+        await asyncio.wait([releasing, working], timeout=RELEASE_SECONDS)
+        releasing.cancel()
 
     async def _keep_tending(self) -> None:
         while self._tend is not None:
@@ -197,11 +222,50 @@ def _check_schema(database: Database) -> None:
         check_schema(conn, database.schema)
 
 
-async def _call_all(hooks: Sequence[Callable[[], Any]]) -> None:
-    for hook in hooks:
-        answer = hook()
-        if inspect.isawaitable(answer):
-            await answer
+async def _start_hook(hook: Callable[[], Any]) -> None:
+    try:
+        await _call(hook)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        name = getattr(hook, "__qualname__", repr(hook))
+        raise HookFailed(f"the start-up hook {name} raised {describe_error(error)}") from error
+
+
+async def _stop_hook(hook: Callable[[], Any]) -> None:
+    try:
+        await _call(hook)
+    except Exception:  # the others are called all the same
+        logger.exception("a shutdown hook failed")
+
+
+async def _call(hook: Callable[[], Any]) -> None:
+    answer = hook()
+    if inspect.isawaitable(answer):
+        await answer
+
+
+async def _in_daemon_thread(function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function that may hang, in a thread that then keeps neither the loop nor the program."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[BaseException | None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_result(error)
+
+    def call() -> None:
+        error: BaseException | None = None
+        try:
+            function(*arguments)
+        except BaseException as raised:  # noqa: BLE001 - it is raised again where it is awaited
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=call, name="start", daemon=True).start()
+    if error := await ended:
+        raise error
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

@@ -20,15 +20,18 @@ from typing import Any, NamedTuple
 
 __all__ = ["HeldSlot", "SlotTable", "Verdict"]
 
-_HEADER = struct.Struct(
-    "=QQdd"
-)  # capacity, verdicts written so far, lease and grace in seconds (0: starting)
+# capacity, verdicts written so far, lease and grace in seconds (0: starting), whether any run has a time-out,
+# why the worker gave up: its exit code and its last words
+_HEADER = struct.Struct("=QQddQQ2000s")
 _SLOT = struct.Struct("=QQqdd36s4x")  # sequence (0: free), verdict, token, lease until, time-out at, run id
 _WORD = struct.Struct("=Q")
 _TIME = struct.Struct("=d")
 _VERDICT_OFFSET = 8
 _LEASE_OFFSET = 24
 _TERMS_OFFSET = 16
+_TIMEOUTS_OFFSET = 32
+_LAST_WORDS = struct.Struct("=Q2000s")
+_LAST_WORDS_OFFSET = 40
 
 
 class Verdict(IntEnum):
@@ -64,7 +67,7 @@ class SlotTable:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
         os.ftruncate(fd, _HEADER.size + capacity * _SLOT.size)
-        os.pwrite(fd, _HEADER.pack(capacity, 0, 0.0, 0.0), 0)
+        os.pwrite(fd, _HEADER.pack(capacity, 0, 0.0, 0.0, 0, 0, b""), 0)
         return cls(fd)
 
     def __reduce__(self) -> Any:
@@ -106,6 +109,11 @@ class SlotTable:
     def set_timeout(self, index: int, timeout_at: float) -> None:
         """Tell when the supervisor should end a worker that did not end this run itself."""
         _TIME.pack_into(self._map, _offset(index) + _LEASE_OFFSET + 8, timeout_at)
+        _WORD.pack_into(self._map, _TIMEOUTS_OFFSET, 1)
+
+    def give_up(self, exit_code: int, reason: str) -> None:
+        """Say that this worker will not start, however often it is tried, and why."""
+        _LAST_WORDS.pack_into(self._map, _LAST_WORDS_OFFSET, exit_code, reason.encode()[:2000])
 
     def free(self, index: int) -> None:
         """Empty a slot: its lease is not extended any more."""
@@ -141,6 +149,17 @@ class SlotTable:
                 slots.append(HeldSlot(index, sequence, token, lease_until, timeout_at, run_id.decode()))
         return slots
 
+    def overrun(self, now: float) -> list[HeldSlot]:
+        """Return the runs that the worker should have ended by ``now``, and did not."""
+        if not _WORD.unpack_from(self._map, _TIMEOUTS_OFFSET)[0]:
+            return []
+        return [slot for slot in self.held() if slot.timeout_at and now > slot.timeout_at]
+
+    def last_words(self) -> tuple[int, str] | None:
+        """Return the exit code and the reason of a worker that gave up."""
+        code, reason = _LAST_WORDS.unpack_from(self._map, _LAST_WORDS_OFFSET)
+        return (code, reason.rstrip(b"\0").decode(errors="replace")) if code else None
+
     def write_verdict(self, slot: HeldSlot, verdict: Verdict) -> None:
         """Tell the worker what became of a run it holds."""
         _WORD.pack_into(self._map, _offset(slot.number) + _VERDICT_OFFSET, slot.sequence << 2 | verdict)
@@ -149,10 +168,11 @@ class SlotTable:
     def extend(self, slot: HeldSlot, lease_until: float) -> None:
         """Tell the worker that the lease holds until then.
 
-        Should the slot have changed hands meanwhile, the new run's time becomes earlier than it really
-        is, never later: it was claimed after this heartbeat was sent.
+        A slot that changed hands meanwhile is left alone; should it do so in this very instant, the next
+        heartbeat puts it right.
         """
-        _TIME.pack_into(self._map, _offset(slot.number) + _LEASE_OFFSET, lease_until)
+        if _WORD.unpack_from(self._map, _offset(slot.number))[0] == slot.sequence:
+            _TIME.pack_into(self._map, _offset(slot.number) + _LEASE_OFFSET, lease_until)
 
 
 def _offset(index: int) -> int:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 from simpleworkflow.resolve import Database
-from simpleworkflow.worker.child import EXIT_NO_WORKER, EXIT_SCHEMA
 from simpleworkflow.worker.engine import AHEAD_MAX
-from simpleworkflow.worker.heart import Heart, Watched
-from simpleworkflow.worker.lifeline import Dependent, database_order
+from simpleworkflow.worker.heart import EXPIRE_SECONDS, Heart, Watched
+from simpleworkflow.worker.lifeline import HURRY, Dependent, database_order
 from simpleworkflow.worker.process import new_worker_id
 from simpleworkflow.worker.slots import SlotTable
 
@@ -27,12 +27,15 @@ logger = logging.getLogger("simpleworkflow.supervisor")
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s"
 CONCURRENCY_MAX_UNLESS_GIVEN = 1000
 LOOK_SECONDS = 0.05
+OVERRUN_LOOK_SECONDS = 0.25
 # A child that worked for so long did not die of its start.
 STEADY_SECONDS = 10.0
 RESTART_SECONDS_MAX = 5.0
 STARTING_SECONDS_MAX = 60.0
 # Past its grace a child has this long to give back its runs.
 STOP_SECONDS = 5.0
+# While stopping nobody waits long for a database that may be away; leases end by themselves.
+EXPIRE_SECONDS_AT_STOP = 2.0
 
 
 async def supervise(
@@ -74,9 +77,9 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop the children gracefully; the second time, at once."""
-        self._is_stopping = True
         for child in self._children:
-            child.ask_to_stop()
+            child.ask_to_stop(at_once=self._is_stopping)
+        self._is_stopping = True
 
     async def run(self, processes: int) -> int:
         """Look after ``processes`` children until all have ended; return the exit code."""
@@ -101,16 +104,27 @@ class Supervisor:
             code = await child.wait()
             self._children.remove(child)
             self._heart.watched.remove(child.watched)
-            if code:
-                # Whoever died says nothing more: take its runs now instead of waiting for their leases.
-                await self._heart.expire([child.watched.worker_id])
+            if child.has_started() and (code or child.watched.table.held()):
+                # Whoever died, or left without a word, says nothing more: take its runs now instead of waiting
+                # for their leases.
+                await self._expire(child)
+            last_words = child.watched.table.last_words()
             child.close()
-            if code in (EXIT_NO_WORKER, EXIT_SCHEMA):
-                self._exit_code = code
-                self.stop()
+            if last_words:
+                self._give_up(*last_words)
             elif not self._is_stopping:
                 failures = 0 if child.age_seconds() > STEADY_SECONDS else failures + 1
                 await self._pause(child, code, failures)
+
+    async def _expire(self, child: _Child) -> None:
+        seconds = EXPIRE_SECONDS_AT_STOP if self._is_stopping else EXPIRE_SECONDS
+        await self._heart.expire([child.watched.worker_id], seconds=seconds)
+
+    def _give_up(self, exit_code: int, reason: str) -> None:
+        if not self._exit_code:
+            self._exit_code = exit_code
+            print(f"wf: error: {reason}", file=sys.stderr, flush=True)  # noqa: T201 - a program's last word
+            self.stop()
 
     async def _pause(self, child: _Child, code: int, failures: int) -> None:
         seconds = 0.0 if failures <= 1 else min(RESTART_SECONDS_MAX, 0.1 * 2**failures)
@@ -129,7 +143,7 @@ class _Child:
     def __init__(self, order: dict[str, Any], capacity: int) -> None:
         self._table = SlotTable.create(capacity)
         self._order = order
-        self._started_at = monotonic()
+        self._started_at = self._looked_at = monotonic()
         self._stop_by: float | None = None
         self._worker_id = ""
         self._dependent = Dependent("child", self._personal_order, [self._table.fd])
@@ -141,9 +155,10 @@ class _Child:
 
     async def wait(self) -> int:
         """Return the exit code; ends a child that hangs in its start, its stop, or a handler past its time-out."""
-        process = self._dependent.process
+        process, is_killed = self._dependent.process, False
         while (code := process.poll()) is None:
-            if reason := self._reason_to_kill():
+            if not is_killed and (reason := self._reason_to_kill()):
+                is_killed = True
                 logger.error("worker %s is killed: %s", self.watched.worker_id, reason)
                 process.kill()
             await asyncio.sleep(LOOK_SECONDS)
@@ -155,14 +170,25 @@ class _Child:
             return "it did not stop in time"
         if not self._table.lease_seconds:
             return "it hangs while starting" if now - self._started_at > STARTING_SECONDS_MAX else None
-        overrun = [slot.run_id for slot in self._table.held() if slot.timeout_at and now > slot.timeout_at]
-        return f"run {overrun[0]} overran its time-out and blocks it" if overrun else None
+        if now - self._looked_at < OVERRUN_LOOK_SECONDS:
+            return None
+        self._looked_at = now
+        overrun = self._table.overrun(now)
+        return f"run {overrun[0].run_id} overran its time-out and blocks it" if overrun else None
 
-    def ask_to_stop(self) -> None:
+    def ask_to_stop(self, *, at_once: bool) -> None:
+        now = monotonic()
         if self._stop_by is None:
-            self._stop_by = monotonic() + self._table.grace_seconds + STOP_SECONDS
+            self._stop_by = now + self._table.grace_seconds + STOP_SECONDS
+        if at_once:
+            self._stop_by = min(self._stop_by, now + STOP_SECONDS)
+            self._dependent.say(HURRY)
+        # Once or often: whoever ends a service may signal all its processes, and that is no reason to hurry.
         with suppress(ProcessLookupError):
             self._dependent.process.send_signal(signal.SIGTERM)
+
+    def has_started(self) -> bool:
+        return self._table.lease_seconds > 0
 
     def age_seconds(self) -> float:
         return monotonic() - self._started_at

@@ -1,0 +1,72 @@
+"""One attempt, from the claim to its end, as the engine and the handler's run object see it."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from simpleworkflow.statements import Claimed, heartbeat_runs, record_progress
+from simpleworkflow.worker.handlers import Handler
+from simpleworkflow.worker.slots import Verdict
+
+if TYPE_CHECKING:
+    from simpleworkflow.worker.engine import Engine
+
+__all__ = ["Execution"]
+
+# A handler that cannot be cancelled (a blocked loop) has this long after its time-out before the supervisor
+# ends the process.
+OVERRUN_SECONDS = 5.0
+
+
+class Execution:
+    """One attempt in this process: the claimed run, its slot, and what became of it meanwhile.
+
+    It is also the link that its handler's run object holds.
+    """
+
+    __slots__ = ("claimed", "engine", "found", "handler", "is_over", "is_started", "sequence", "slot", "task")
+
+    def __init__(self, engine: Engine, claimed: Claimed, handler: Handler, slot: int, sequence: int) -> None:
+        self.engine = engine
+        self.claimed = claimed
+        self.handler = handler
+        self.slot = slot
+        self.sequence = sequence
+        self.found: Verdict | None = None
+        self.is_started = False
+        self.is_over = False
+        self.task: asyncio.Task[None] | None = None
+
+    def verdict(self) -> Verdict | None:
+        """Return what became of the run: by the wake-up, by the supervisor, or because the attempt is over."""
+        if self.found is None:
+            self.found = Verdict.LOST if self.is_over else self.engine.table.verdict(self.slot, self.sequence)
+        return self.found
+
+    async def heartbeat(self, seconds: float) -> str:
+        """Extend the lease; return leased, cancelled or lost."""
+        if self.is_over:
+            return "lost"
+        held = [(self.claimed.id, self.claimed.fencing_token)]
+        statement = heartbeat_runs(self.engine.worker_id, held, seconds=seconds, is_explicit=True)
+        # An outage is no fault of the handler's: it is answered when the database is back, or told to stop before.
+        state = (await self.engine.side.ask_until_answered(statement)).get(self.claimed.id, "lost")
+        if state != "leased":
+            self.engine.tell(self, Verdict.CANCELLED if state == "cancelled" else Verdict.LOST)
+        return state
+
+    async def record_progress(self, progress_json: str) -> bool:
+        """Leave a progress event; return whether the run is still held."""
+        claimed = self.claimed
+        return not self.is_over and await self.engine.side.ask_until_answered(
+            record_progress(self.engine.worker_id, claimed.id, claimed.fencing_token, progress_json)
+        )
+
+    def begin(self) -> float | None:
+        """Let the time-out run from now; return its seconds.  Called when the handler really starts."""
+        seconds = self.handler.options.timeout_seconds
+        if seconds is not None and not self.is_over:
+            self.engine.table.set_timeout(self.slot, monotonic() + seconds + OVERRUN_SECONDS)
+        return seconds

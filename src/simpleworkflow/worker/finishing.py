@@ -1,0 +1,43 @@
+"""Finishing the runs of a batch that was refused as a whole, so that one bad value ends one run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import psycopg
+
+from simpleworkflow.errors import InvalidInput
+from simpleworkflow.statements import Finished, finish_runs
+from simpleworkflow.worker.link import Link
+
+__all__ = ["finish_singly"]
+
+logger = logging.getLogger("simpleworkflow.worker")
+
+
+async def finish_singly(link: Link, worker_id: str, batch: Sequence[Finished]) -> None:
+    """Finish each run by itself; one whose outcome cannot be stored fails.
+
+    What is refused for another reason stays leased and comes back when its lease ends: the run may have
+    succeeded, and nobody shall read that it failed.
+    """
+    for one in batch:
+        error = await _finish(link, worker_id, one)
+        if isinstance(error, InvalidInput | psycopg.DataError | psycopg.IntegrityError):
+            reason = f"the outcome cannot be stored: {error}"
+            error = await _finish(
+                link, worker_id, Finished(one.id, one.fencing_token, "failed", error=reason)
+            )
+        if error is not None:
+            logger.error(
+                "run %s: its outcome was refused; it comes back when its lease ends: %s", one.id, error
+            )
+
+
+async def _finish(link: Link, worker_id: str, one: Finished) -> Exception | None:
+    try:
+        await link.ask_until_answered(finish_runs(worker_id, [one]))
+    except Exception as error:  # noqa: BLE001 - the others of the batch are finished all the same
+        return error
+    return None
