@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from cli.programs import WF, Answer
@@ -24,6 +26,15 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ):
             monkeypatch.delenv(name)
     return dict(os.environ)
+
+
+@pytest.fixture
+def empty_url(server) -> Iterator[str]:
+    """The URL of a schema that does not exist yet; it is gone after the test."""
+    schema = f"cli_{uuid.uuid4().hex[:12]}"
+    yield server.url_of(schema)
+    with psycopg.connect(server.url, autocommit=True) as conn:
+        conn.execute(f"drop schema if exists {schema} cascade".encode())
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import uuid
 
 import psycopg
 import pytest
@@ -15,15 +14,10 @@ from simpleworkflow.cli.program import COMMANDS
 from simpleworkflow.cli.run import COMMANDS as RUN_COMMANDS
 
 
-def test_migrate_makes_a_schema_and_then_finds_it_up_to_date(wf, server):
-    schema = f"cli_{uuid.uuid4().hex[:8]}"
-    url = server.url_of(schema)
-    try:
-        first, second = wf("migrate", "--database-url", url), wf("migrate", "--database-url", url, "--json")
-        check = wf("migrate", "--check", "--database-url", url)
-    finally:
-        with psycopg.connect(server.url, autocommit=True) as conn:
-            conn.execute(f"drop schema if exists {schema} cascade".encode())
+def test_migrate_makes_a_schema_and_then_finds_it_up_to_date(wf, empty_url):
+    first = wf("migrate", "--database-url", empty_url)
+    second = wf("migrate", "--database-url", empty_url, "--json")
+    check = wf("migrate", "--check", "--database-url", empty_url)
 
     assert "applied 0001 tables" in first.out
     assert first.out.endswith("up to date\n")

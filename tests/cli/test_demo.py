@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from builders import connect
 from cli.programs import WF, Spoken, command_line, processes_with, wait_for_end
 from simpleworkflow.dburl import parse
 
@@ -27,8 +28,8 @@ PROMISED = [
 
 
 @pytest.mark.slow
-def test_the_demo_shows_everything_and_leaves_nothing_running(environment, database_url, db):
-    with Spoken([WF, "demo"], environment | {"DATABASE_URL": database_url}) as demo:
+def test_the_demo_shows_everything_and_leaves_nothing_running(environment, empty_url):
+    with Spoken([WF, "demo"], environment | {"DATABASE_URL": empty_url}) as demo:
         code = demo.process.wait(60)
 
     assert code == 0, demo.lines
@@ -39,8 +40,9 @@ def test_the_demo_shows_everything_and_leaves_nothing_running(environment, datab
     assert any("died during attempt 1; now pending" in line for line in trail)
     assert "attempt 2" in trail[-1]
     assert not any("\x1b" in line for line in demo.lines)
-    assert processes_with(parse(database_url).schema) == []
-    assert db.execute("select count(*) from workflow_run where finished_at is null").fetchone() == (0,)
+    assert processes_with(parse(empty_url).schema) == []
+    with connect(empty_url) as db:
+        assert db.execute("select count(*) from workflow_run where finished_at is null").fetchone() == (0,)
 
 
 def test_a_demo_that_is_interrupted_leaves_nothing_running(environment, database_url, db):

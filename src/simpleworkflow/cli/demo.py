@@ -28,12 +28,16 @@ def demo() -> None:
     from simpleworkflow.cli.demo_stage import Stage
     from simpleworkflow.cli.demo_story import tell
     from simpleworkflow.cli.demo_workers import Workers
+    from simpleworkflow.database import connect
+    from simpleworkflow.migrate import migrate
 
     examples = find_examples()
     with ExitStack() as stack:
         stack.enter_context(_ended_by_signals())
         screen = Screen()
         database = open_database()
+        with connect(database.conninfo) as connection:
+            migrate(connection, database.schema, report=screen.say)
         client = stack.enter_context(open_client())
         workers = stack.enter_context(Workers(examples, database.portable, screen))
         tell(stack.enter_context(Stage(client, database, workers, screen)))

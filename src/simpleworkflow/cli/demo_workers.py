@@ -37,6 +37,7 @@ class Workers:
         self._screen = screen
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._said: dict[str, list[str]] = {}
+        self._unshown: OSError | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -67,7 +68,9 @@ class Workers:
             time.sleep(POLL_SECONDS)
 
     def check(self) -> None:
-        """Raise if a worker has ended, for nobody told it to."""
+        """Raise if a worker has ended, for nobody told it to, or if its lines cannot be shown."""
+        if self._unshown is not None:
+            raise self._unshown
         for name, process in self._processes.items():
             if process.poll() is not None:
                 code = process.returncode
@@ -123,8 +126,12 @@ class Workers:
     def _show_lines(self, name: str, lines: IO[str]) -> None:
         with lines:
             for line in lines:
-                self._screen.worker_line(name, line.rstrip("\n"))
                 self._said[name].append(line.rstrip("\n"))
+                try:
+                    self._screen.worker_line(name, line.rstrip("\n"))
+                except OSError as error:  # whoever read our output has gone: for check to tell
+                    self._unshown = error
+                    return
 
 
 def _end(process: subprocess.Popen[str], deadline: float) -> None:
