@@ -151,3 +151,15 @@ def test_safe_text_keeps_letters_and_writes_out_what_terminals_obey():
     assert safe("Grüße, 世界 — ok") == "Grüße, 世界 — ok"
     assert safe("a\x1b[2Jb\n\u2028\u202e\ue000") == "a\\x1b[2Jb\\n\\u2028\\u202e\\ue000"
     assert one_line(" a\n  b\t") == "a b"
+
+
+def test_verify_names_each_violation_in_a_line_and_is_exit_code_1(wf, superuser):
+    run_id = wf("submit", "a.b.v1").out.strip()
+    superuser.execute("set session_replication_role = replica")  # no guards, no audit
+    superuser.execute("update workflow_run set status = 'succeeded', finished_at = now()")
+
+    answer, document = wf("verify"), wf("verify", "--json").document
+
+    assert answer.code == 1
+    assert all(f"run {run_id}: " in line for line in answer.out.splitlines())
+    assert len(document["violations"]) == len(answer.out.splitlines()) > 0
