@@ -123,6 +123,7 @@ if ENVIRONMENT.get("CRASH"):
     note("crash")
     os._exit(int(ENVIRONMENT["CRASH"]))
 
+note("loaded")
 nothing = "not a worker"
 
 if __name__ == "__main__":

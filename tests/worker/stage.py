@@ -9,12 +9,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TypeVar
 
+from psycopg.conninfo import conninfo_to_dict
+
 from builders import Database, column_of, status_of
 from simpleworkflow import Worker
+from simpleworkflow.dburl import parse
 
 T = TypeVar("T")
 
@@ -84,6 +89,7 @@ class WorkerThread:
         self.stop()
         self.thread.join(20)
         assert not self.thread.is_alive()
+        assert self.error is None, repr(self.error)
 
     def stop(self) -> None:
         """Do what a signal does."""
@@ -166,62 +172,76 @@ class Program:
 class Network:
     """A TCP forwarder to the database that can fall silent: what is sent is swallowed, nothing is closed."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
-        self._loop = asyncio.new_event_loop()
-        self._open = threading.Event()
-        self._open.set()
-        self._ready = threading.Event()
-        self.port = 0
+    def __init__(self, url: str) -> None:
+        place = conninfo_to_dict(parse(url).conninfo)
+        self._target = (str(place["host"]), int(place["port"] or 5432))
+        self._is_silent = False
         self._writers: set[asyncio.StreamWriter] = set()
-        threading.Thread(target=self._run, daemon=True).start()
-        assert self._ready.wait(5)
+        self._ready: Future[asyncio.AbstractEventLoop] = Future()
+        self._over = asyncio.Event()
+        self.port = 0
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread.start()
+        self._loop = self._ready.result(5)
 
     def fall_silent(self) -> None:
         """Swallow everything from now on."""
-        self._open.clear()
+        self._is_silent = True
 
     def heal(self) -> None:
-        """Forward again; connections from before stay silent, as after a lost route."""
-        self._loop.call_soon_threadsafe(self._drop)
+        """Forward again; connections from before are gone."""
+        self._is_silent = False
+        self._loop.call_soon_threadsafe(self._cut)
 
     def close(self) -> None:
         """End the forwarder."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(5)
 
-    def _drop(self) -> None:
+    def _cut(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
-        self._open.set()
+        self._writers.clear()
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+    async def _run(self) -> None:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        self._loop.run_forever()
+        self._ready.set_result(asyncio.get_running_loop())
+        await self._over.wait()
+        server.close()
+        self._cut()
+        await asyncio.wait(
+            [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] or [_done()]
+        )
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._open.is_set():
-            self._writers.add(writer)
-            return
-        try:
-            there, back = await asyncio.open_connection(*self._target)
-        except OSError:
-            writer.transport.abort()
-            return
+        there, back = await asyncio.open_connection(*self._target)
         self._writers |= {writer, back}
         await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        with suppress(OSError):
             while chunk := await reader.read(65536):
-                if self._open.is_set():
+                if not self._is_silent:
                     writer.write(chunk)
-        except OSError:
-            pass
-        if self._open.is_set():
+        if not self._is_silent:
             writer.close()
+
+
+def _done() -> asyncio.Task[None]:
+    return asyncio.create_task(asyncio.sleep(0))
+
+
+def at_port(url: str, port: int) -> str:
+    """Return ``url`` with another port of this machine."""
+    place = parse(url)
+    return f"{make_conninfo_url(place.conninfo, port)}&schema={place.schema}"
+
+
+def make_conninfo_url(conninfo: str, port: int) -> str:
+    values = conninfo_to_dict(conninfo)
+    secret = f":{values['password']}" if values.get("password") else ""
+    return f"postgresql://{values['user']}{secret}@127.0.0.1:{port}/{values['dbname']}?sslmode=disable"
 
 
 class Notes:

@@ -163,7 +163,7 @@ def test_descriptors_and_dead_children_do_not_pile_up_over_restarts(module_url: 
         Notes(tmp_path).wait("crash", count=4)
         before = len(os.listdir(f"/proc/{program.pid}/fd"))
 
-        Notes(tmp_path).wait("crash", count=16, seconds=20)
+        Notes(tmp_path).wait("crash", count=12, seconds=20)
 
         assert len(os.listdir(f"/proc/{program.pid}/fd")) <= before + 4
         children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()

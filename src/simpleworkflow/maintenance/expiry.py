@@ -16,16 +16,20 @@ LOOK_SECONDS_MAX = 5.0
 
 
 class Expiry:
-    """Expires lapsed leases when the next one is due, and looks every few seconds for shorter ones."""
+    """Expires lapsed leases when the next one is due, and looks for shorter ones every half a lease.
+
+    ``lease_seconds`` is how long this worker's own leases are; the others' most likely too.
+    """
 
     name = "expiry"
 
-    def __init__(self, link: Asks) -> None:
+    def __init__(self, link: Asks, *, lease_seconds: float = 30.0) -> None:
         self._link = link
+        self._look_seconds = min(LOOK_SECONDS_MAX, lease_seconds / 2)
 
     async def run_once(self) -> float:
         """Expire what has lapsed; return the seconds until the next lease may lapse, at most five."""
         if expired := await self._link.ask(expire_runs()):
             logger.warning("expired %d runs of workers that stopped extending them", len(expired))
         left = await self._link.ask(next_lease_until())
-        return LOOK_SECONDS_MAX if left is None else min(LOOK_SECONDS_MAX, max(LOOK_SECONDS_MIN, left))
+        return self._look_seconds if left is None else min(self._look_seconds, max(LOOK_SECONDS_MIN, left))

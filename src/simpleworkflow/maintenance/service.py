@@ -16,7 +16,7 @@ logger = logging.getLogger("simpleworkflow.maintenance")
 
 T = TypeVar("T")
 
-RETRY_SECONDS = 2.0
+RETRY_SECONDS = 1.0
 
 
 class Asks(Protocol):

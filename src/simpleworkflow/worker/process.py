@@ -170,7 +170,8 @@ class WorkerProcess:
             await _start_hook(hook)
 
     async def _work(self) -> None:
-        tasks = [asyncio.create_task(repeat(Expiry(self._side))), asyncio.create_task(self._keep_tending())]
+        expiry = Expiry(self._side, lease_seconds=self._plan.options.lease_seconds)
+        tasks = [asyncio.create_task(repeat(expiry)), asyncio.create_task(self._keep_tending())]
         if not self._database.is_pooled:
             notifier = Notifier(
                 self._database.conninfo,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -18,6 +20,12 @@ from simpleworkflow.worker.process import Plan, WorkerProcess, new_worker_id
 from simpleworkflow.worker.slots import SlotTable
 
 __all__ = ["Worker"]
+
+logger = logging.getLogger("simpleworkflow.worker")
+
+# A coroutine that swallows its cancellation, or a thread that hangs, does not keep a program longer whose
+# worker has ended: what they did has been given back.
+LEAVE_SECONDS = 1.0
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Hook = TypeVar("Hook", bound=Callable[[], Any])
@@ -159,7 +167,18 @@ class Worker:
             ValueError: there is no handler, or ``patterns`` leave none of them.
             WorkflowError: the database's URL or schema cannot be used.
         """
-        asyncio.run(self.run_async())
+        leaving = threading.Timer(LEAVE_SECONDS, _leave)
+        leaving.daemon = True
+        try:
+            asyncio.run(self._run_and_leave(leaving))
+        finally:
+            leaving.cancel()
+
+    async def _run_and_leave(self, leaving: threading.Timer) -> None:
+        try:
+            await self.run_async()
+        finally:
+            leaving.start()
 
     async def run_async(self) -> None:
         """Do what ``run`` does, in a loop that is already running."""
@@ -206,3 +225,9 @@ class Worker:
             on_startup=self._on_startup,
             on_shutdown=self._on_shutdown,
         )
+
+
+def _leave() -> None:
+    logger.error("the worker has ended, but handlers go on; the program exits without them")
+    logging.shutdown()
+    os._exit(1)
