@@ -50,6 +50,7 @@ class Program:
 
     @property
     def url(self) -> str:
+        assert "url" in self.answer, self.answer
         return str(self.answer["url"])
 
     def line(self) -> str:

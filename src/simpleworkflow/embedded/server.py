@@ -146,8 +146,8 @@ def _launch(home: Home, lock: int) -> tuple[Credentials, str]:
         said = process.log_from(home, log_start)
         if "Address already in use" in said:
             taken.add(credentials.port)  # somebody took it between our look and the server's
-        elif "FATAL" in said:
-            break  # else it was killed while it started: once more
+        elif "FATAL" in said and "ready to accept connections" not in said:
+            break  # else it was killed while or just after it started: once more
         lock = _take_server_lock(home)
     else:
         locks.release(lock)
