@@ -28,11 +28,11 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import sql
 
-from simpleworkflow.database import connect_async
+from simpleworkflow.database import Statement, connect_async
 from simpleworkflow.errors import WorkflowError
 from simpleworkflow.model import matches
 
-__all__ = ["Notifier", "within"]
+__all__ = ["Notifier", "say_vacant", "within"]
 
 logger = logging.getLogger("simpleworkflow.notifier")
 
@@ -219,6 +219,11 @@ class Notifier:
                 # The worker itself says that the database is away; here it costs wake-ups only.
                 logger.debug("no wake-ups for now", extra={"error": str(error)})
                 await asyncio.sleep(random.uniform(0.5, 1) * min(RECONNECT_SECONDS_MAX, 0.2 * 2**failures))  # noqa: S311
+
+
+def say_vacant(schema: str) -> Statement[None]:
+    """Tell idle workers that who held the lock may have died, which nobody else says: they try for it."""
+    return Statement("select pg_notify(%s, 'vacant')", (schema,), lambda _: None, is_repeatable=True)
 
 
 async def within(conn: psycopg.AsyncConnection[Any], seconds: float, work: Coroutine[Any, Any, T]) -> T:

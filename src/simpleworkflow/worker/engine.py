@@ -73,7 +73,7 @@ class Engine:
         self.worker_id = worker_id
         self.table = table
         self.side = side
-        self.set_hungry: Callable[[bool], None] = _ignore
+        self.set_hungry: Callable[[bool], None] = lambda _: None  # where there is no notifier
         self._handlers = handlers
         self._patterns = list(patterns)
         self._options = options
@@ -397,7 +397,3 @@ class Engine:
         # A task that was cancelled before its first step would never say that it ended; it asks by itself.
         if execution.task is not None and execution.is_started and execution.handler.kind != "thread":
             execution.task.cancel()
-
-
-def _ignore(hungry: bool) -> None:
-    """Stand in for the notifier where there is none."""

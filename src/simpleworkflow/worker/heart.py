@@ -16,6 +16,7 @@ from time import monotonic
 import psycopg
 
 from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
+from simpleworkflow.notifier import say_vacant
 from simpleworkflow.resolve import Database
 from simpleworkflow.statements import expire_runs, heartbeat_runs
 from simpleworkflow.worker.lifeline import BYE, Dependent, database_order, read_order, watch_lifeline
@@ -47,6 +48,7 @@ class Heart:
 
     def __init__(self, database: Database) -> None:
         self.watched: list[Watched] = []
+        self._schema = database.schema
         self._link = Link(database, Outage(), deadline_seconds=DEADLINE_SECONDS_MAX)
 
     async def run(self) -> None:
@@ -65,6 +67,7 @@ class Heart:
         with suppress(TimeoutError, WorkflowError, psycopg.Error):
             async with asyncio.timeout(seconds):
                 taken = await self._link.ask_until_answered(expire_runs(worker_ids))
+                await self._link.ask_until_answered(say_vacant(self._schema))
                 if taken:
                     logger.warning("took %d runs from dead workers: %s", len(taken), " ".join(worker_ids))
 
