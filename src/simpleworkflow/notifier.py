@@ -117,6 +117,9 @@ class Notifier:
             self._wake_for(values)
         elif word == "hungry":
             self._covered = values
+            # Before it the lock may have been free, and nobody was told of what came: the holder looks for its own.
+            if not all(any(matches(theirs, mine) for theirs in values) for mine in self._patterns):
+                self._wake_soon()
         elif word == "vacant":
             self._covered = []
             self._vacant.set()
@@ -128,7 +131,10 @@ class Notifier:
         if self._is_holder and mine:
             self._on_wake()
         elif any(not any(matches(pattern, one) for pattern in self._covered) for one in mine):
-            asyncio.get_running_loop().call_later(random.uniform(0, JITTER_SECONDS), self._on_wake)  # noqa: S311
+            self._wake_soon()
+
+    def _wake_soon(self) -> None:
+        asyncio.get_running_loop().call_later(random.uniform(0, JITTER_SECONDS), self._on_wake)  # noqa: S311
 
     # ── being hungry ───────────────────────────────────────────────────────────────────────────────
 

@@ -12,8 +12,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import pytest
-
 from builders import Database, a_type, ask, claim, column_of, events_of, expire, lapse, status_of, submit
 from simpleworkflow import Worker, statements
 from worker.stage import Network, Notes, Program, WorkerThread, at_port, children_of, ended, eventually
@@ -63,17 +61,20 @@ def test_a_whole_stopped_service_that_wakes_up_can_change_nothing(
         assert events_of(db, run_id) == ["created", "leased", "expired", "leased"]
 
 
-@pytest.mark.parametrize("kind", ["block", "gil"])
 def test_the_heart_beside_a_program_keeps_leases_whatever_its_handlers_do(
-    kind: str, db: Database, database_url: str, tmp_path: Path
+    db: Database, database_url: str, tmp_path: Path
 ) -> None:
-    with Program(database_url, tmp_path, is_script=True, LEASE="1") as program:
-        program.started()
+    with (
+        Program(database_url, tmp_path, is_script=True, LEASE="1", CONCURRENCY="1") as one,
+        Program(database_url, tmp_path, is_script=True, LEASE="1", CONCURRENCY="1") as other,
+    ):
+        one.started()
+        other.started()
+        run_ids = [submit(db, f"app.{kind}.v1", {"seconds": 3.1}) for kind in ("block", "gil")]
 
-        run_id = submit(db, f"app.{kind}.v1", {"seconds": 3.3})
+        assert [ended(db, run_id) for run_id in run_ids] == ["succeeded", "succeeded"]
 
-        assert ended(db, run_id) == "succeeded"
-        assert events_of(db, run_id) == ["created", "leased", "succeeded"]
+    assert [events_of(db, run_id) for run_id in run_ids] == [["created", "leased", "succeeded"]] * 2
 
 
 def test_a_heart_that_was_killed_is_replaced_before_a_lease_ends(

@@ -51,8 +51,7 @@ def test_an_idle_worker_stops_within_a_second_and_calls_its_hooks(
     assert "Traceback" not in program.log
 
 
-@pytest.mark.parametrize("type_", ["app.sleep.v1", "app.thread.v1"])
-@pytest.mark.parametrize("is_script", KINDS)
+@pytest.mark.parametrize(("is_script", "type_"), [(False, "app.sleep.v1"), (True, "app.thread.v1")])
 def test_a_handler_that_ends_within_the_grace_finishes(
     is_script: bool, type_: str, db: Database, run_program: Callable[..., Program], tmp_path: Path
 ) -> None:
@@ -68,8 +67,10 @@ def test_a_handler_that_ends_within_the_grace_finishes(
     assert status_of(db, later) == "pending"
 
 
-@pytest.mark.parametrize("type_", ["app.sleep.v1", "app.thread.v1", "app.stubborn.v1"])
-@pytest.mark.parametrize("is_script", KINDS)
+@pytest.mark.parametrize(
+    ("is_script", "type_"),
+    [(False, "app.sleep.v1"), (False, "app.thread.v1"), (True, "app.thread.v1"), (True, "app.stubborn.v1")],
+)
 def test_a_handler_longer_than_the_grace_is_given_back_and_starts_elsewhere(
     is_script: bool, type_: str, db: Database, run_program: Callable[..., Program], tmp_path: Path
 ) -> None:
@@ -134,8 +135,9 @@ def test_a_worker_that_starts_while_the_database_is_away_can_be_stopped(
     assert program.log.count("the database is away") == 1
 
 
-@pytest.mark.parametrize("is_silent_from_the_start", [True, False])
-@pytest.mark.parametrize("is_script", KINDS)
+@pytest.mark.parametrize(
+    ("is_script", "is_silent_from_the_start"), [(False, False), (True, False), (True, True)]
+)
 def test_a_worker_whose_database_is_silent_ends_within_its_grace_and_five_seconds(
     is_script: bool,
     is_silent_from_the_start: bool,

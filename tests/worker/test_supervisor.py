@@ -100,18 +100,18 @@ def test_a_blocked_loop_past_its_time_out_is_killed_and_replaced(
 # ── leases ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("kind", ["block", "gil"])
-def test_a_handler_that_nothing_can_interrupt_keeps_its_lease_for_three_of_them(
-    kind: str, module_url: str, module_db: Database, folder: Path, supervisor: Program
+def test_handlers_that_nothing_can_interrupt_keep_their_leases_for_three_of_them(
+    db: Database, database_url: str, tmp_path: Path
 ) -> None:
-    with Program(module_url, folder, LEASE="1") as program:
-        program.started()
-        run_ids = [submit(module_db, f"app.{kind}.v1", {"seconds": 3.3})]
+    with Program(
+        database_url, tmp_path, options=["--processes", "2", "--concurrency", "1"], LEASE="1"
+    ) as program:
+        program.started(2)
+        run_ids = [submit(db, f"app.{kind}.v1", {"seconds": 3.1}) for kind in ("block", "gil")]
 
-        assert [ended(module_db, run_id) for run_id in run_ids] == ["succeeded"]
+        assert [ended(db, run_id) for run_id in run_ids] == ["succeeded", "succeeded"]
 
-    assert [column_of(module_db, run_id, "result") for run_id in run_ids] == [1]
-    assert events_of(module_db, run_ids[0]) == ["created", "leased", "succeeded"]
+    assert [events_of(db, run_id) for run_id in run_ids] == [["created", "leased", "succeeded"]] * 2
 
 
 # ── programs that cannot start ─────────────────────────────────────────────────────────────────────

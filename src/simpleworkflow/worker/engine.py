@@ -88,7 +88,7 @@ class Engine:
         self._ended_at = 0.0
         self._claiming = 0
         self._claim_at = 0.0
-        self._empty_at = 0.0
+        self._busy_since = 0.0
         self._wakes = 0
         self._is_stopping = False
         self._mean_seconds = 1.0
@@ -208,10 +208,11 @@ class Engine:
         now = monotonic()
         if answer.claimed:
             # Busy: runs keep coming without being announced, or there is no room for more.
-            if now - self._empty_at > BUSY_SECONDS or len(self._held) >= self._capacity():
+            self._busy_since = self._busy_since or now
+            if now - self._busy_since > BUSY_SECONDS or len(self._held) >= self._capacity():
                 self.set_hungry(False)
             return
-        self._empty_at = now
+        self._busy_since = 0.0
         if was_woken:
             return
         wait = self._options.poll_seconds * random.uniform(0.9, 1.1)  # noqa: S311
