@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from simpleworkflow.client import AsyncClient, AsyncRunHandle, Client, RunHandle
-from simpleworkflow.errors import (
-    DatabaseUnavailable,
-    InvalidInput,
-    LeaseLost,
-    RetryAfter,
-    RunCancelled,
-    RunNotFound,
-    RunNotSucceeded,
-    SchemaMismatch,
-    WaitTimeout,
-    WorkflowError,
-)
-from simpleworkflow.model import NewRun, Run, RunEvent, RunPage
-from simpleworkflow.retry import RetryPolicy, exponential
-
 if TYPE_CHECKING:
+    from simpleworkflow.client import AsyncClient, AsyncRunHandle, Client, RunHandle
+    from simpleworkflow.errors import (
+        DatabaseUnavailable,
+        InvalidInput,
+        LeaseLost,
+        RetryAfter,
+        RunCancelled,
+        RunNotFound,
+        RunNotSucceeded,
+        SchemaMismatch,
+        WaitTimeout,
+        WorkflowError,
+    )
+    from simpleworkflow.model import NewRun, Run, RunEvent, RunPage
+    from simpleworkflow.retry import RetryPolicy, exponential
     from simpleworkflow.worker import AsyncWorkflowRun, Worker, WorkflowExecutor, WorkflowRun
 
 __all__ = [
@@ -51,19 +50,26 @@ __all__ = [
     "exponential",
 ]
 
-__version__ = metadata.version("simpleworkflow")
+__version__: str
 
-# Imported when asked for: a producer does not pay for what only workers need.
-_OF_WORKER = frozenset({"AsyncWorkflowRun", "Worker", "WorkflowExecutor", "WorkflowRun"})
+# Where the names above are, what costs least first.  Imported when one is asked for (PEP 562): a producer does
+# not pay for what workers need, nor `wf --help` for the driver.
+_MODULES = ("errors", "model", "retry", "client", "worker")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _OF_WORKER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from simpleworkflow import worker
+    if name == "__version__":
+        from importlib.metadata import version
 
-    return getattr(worker, name)
+        return version("simpleworkflow")
+    if name in __all__:
+        for module in _MODULES:
+            found = getattr(import_module(f"{__name__}.{module}"), name, None)
+            if found is not None:
+                globals()[name] = found  # asked once
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_OF_WORKER])
+    return sorted({*globals(), *__all__, "__version__"})

@@ -36,6 +36,7 @@ def test_every_module_imports_without_the_extras() -> None:
 def test_a_producer_does_not_pay_for_what_others_need() -> None:
     loaded = _python(
         "import simpleworkflow, sys\n"
+        "simpleworkflow.Client, simpleworkflow.NewRun, simpleworkflow.RunNotFound\n"
         "print(*(name for name in sys.modules if name.partition('.')[0] in ('click', 'rich', 'simpleworkflow')))"
     ).split()
 
@@ -47,6 +48,27 @@ def test_a_producer_does_not_pay_for_what_others_need() -> None:
         "rich.",
     )
     assert [name for name in loaded if f"{name}.".startswith(heavy)] == []
+
+
+def test_the_package_alone_imports_nothing_of_it_and_no_driver() -> None:
+    loaded = _python("import simpleworkflow, sys; print(*sys.modules)").split()
+
+    assert [name for name in loaded if name.startswith(("simpleworkflow.", "psycopg", "click"))] == []
+
+
+def test_every_public_name_can_be_the_first_that_is_asked_for() -> None:
+    names = [*simpleworkflow.__all__, "__version__"]
+
+    found = _python(
+        "import importlib, sys\n"
+        f"for name in {names!r}:\n"
+        "    for module in [name for name in sys.modules if name.partition('.')[0] == 'simpleworkflow']:\n"
+        "        del sys.modules[module]\n"
+        "    thing = getattr(importlib.import_module('simpleworkflow'), name)\n"
+        "    print(getattr(thing, '__name__', name))"
+    ).split()
+
+    assert found == names
 
 
 def test_importing_the_package_is_quick() -> None:

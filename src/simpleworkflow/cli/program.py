@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import click
@@ -96,7 +95,9 @@ PostgreSQL of this project folder; see wf config.
     help="Show the traceback of an error; WF_TRACEBACK=1 does too.",
 )
 @database_option
-@click.version_option(version("simpleworkflow"), "-V", "--version", message="simpleworkflow %(version)s")
+@click.version_option(
+    None, "-V", "--version", package_name="simpleworkflow", message="simpleworkflow %(version)s"
+)
 @click.pass_obj
 def program(state: State, *, debug: bool) -> None:
     """Durable workflows on PostgreSQL: insert a row, a worker runs it."""
