@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,6 +34,7 @@ from simpleworkflow.worker.finishing import finish_singly
 from simpleworkflow.worker.handlers import Handlers
 from simpleworkflow.worker.link import Link
 from simpleworkflow.worker.options import WorkerOptions
+from simpleworkflow.worker.pacing import Pace
 from simpleworkflow.worker.slots import SlotTable, Verdict
 
 __all__ = ["AHEAD_MAX", "Engine"]
@@ -48,8 +48,6 @@ AHEAD_SECONDS = 0.1
 # An ended attempt waits this long at most for others to be finished in the same exchange.
 FINISH_DELAY_SECONDS = 0.005
 BATCH_MAX = 500
-# Runs that come for so long without a pause make a worker busy: producers need not wake it.
-BUSY_SECONDS = 0.02
 TICK_SECONDS = 0.1
 # What was claimed ahead and still waits when nothing has started for so long is given back: others may be idle.
 WAIT_SECONDS_MAX = 0.5
@@ -87,9 +85,7 @@ class Engine:
         self._ended: list[Finished] = []
         self._ended_at = 0.0
         self._claiming = 0
-        self._claim_at = 0.0
-        self._busy_since = 0.0
-        self._wakes = 0
+        self._pace = Pace(options.poll_seconds)
         self._is_stopping = False
         self._mean_seconds = 1.0
         self._verdicts_seen = 0
@@ -147,8 +143,7 @@ class Engine:
 
     def wake(self) -> None:
         """Look for runs now: something may be due."""
-        self._wakes += 1
-        self._claim_at = 0.0
+        self._pace.wake()
         self._changed.set()
 
     def cancelled(self, run_id: str) -> None:
@@ -166,7 +161,7 @@ class Engine:
                 continue
             batch, self._ended = self._ended[:BATCH_MAX], self._ended[BATCH_MAX:]
             self._claiming += limit
-            sent_at, wakes = monotonic(), self._wakes
+            sent_at, wakes = monotonic(), self._pace.wakes
             try:
                 answer = await self._exchange(link, batch, limit)
             finally:
@@ -174,7 +169,9 @@ class Engine:
             for claimed in answer.claimed:
                 self._accept(claimed, sent_at + self._options.lease_seconds)
             if limit:
-                self._plan_next_claim(answer, was_woken=wakes != self._wakes)
+                self._plan_next_claim(answer, limit, wakes)
+            elif any(one.status == "pending" for one in batch):
+                self._pace.wake()  # nobody has told yet when these retries are due
             if answer.refused:
                 logger.info("%d results refused: their runs were cancelled or lost", len(answer.refused))
             if self._is_stopping and answer.claimed:  # asked for before the stop
@@ -204,22 +201,15 @@ class Engine:
             await link.pause()
         return Exchanged([], 0.0, frozenset())
 
-    def _plan_next_claim(self, answer: Exchanged, *, was_woken: bool) -> None:
+    def _plan_next_claim(self, answer: Exchanged, limit: int, wakes: int) -> None:
         now = monotonic()
         if answer.claimed:
-            # Busy: runs keep coming without being announced, or there is no room for more.
-            self._busy_since = self._busy_since or now
-            if now - self._busy_since > BUSY_SECONDS or len(self._held) >= self._capacity():
+            has_room = len(self._held) < self._capacity()
+            if self._pace.took_some(now, is_full=len(answer.claimed) == limit, has_room=has_room):
                 self.set_hungry(False)
-            return
-        self._busy_since = 0.0
-        if was_woken:
-            return
-        wait = self._options.poll_seconds * random.uniform(0.9, 1.1)  # noqa: S311
-        if answer.due_in_seconds is not None:
-            wait = min(wait, max(answer.due_in_seconds, 0.0))
-        self._claim_at = now + wait
-        self.set_hungry(not self._is_stopping)
+        else:
+            self._pace.found_nothing(now, due_in_seconds=answer.due_in_seconds, wakes=wakes)
+            self.set_hungry(not self._is_stopping)
 
     def _capacity(self) -> int:
         ahead = self._options.concurrency * AHEAD_SECONDS / max(self._mean_seconds, 1e-6)
@@ -227,7 +217,7 @@ class Engine:
         return min(self._options.concurrency + ahead, self.table.capacity)
 
     def _claim_limit(self) -> int:
-        if self._is_stopping or (self._claiming and self._claim_at):
+        if self._is_stopping or not self._pace.may_claim(is_claiming=self._claiming > 0):
             return 0
         capacity = self._capacity()
         room = min(capacity - len(self._held), len(self._free_slots)) - self._claiming
@@ -238,14 +228,14 @@ class Engine:
         if self._ended:
             is_all = not self._held or len(self._ended) >= BATCH_MAX or self._is_stopping
             return is_all or monotonic() - self._ended_at >= FINISH_DELAY_SECONDS
-        return limit > 0 and monotonic() >= self._claim_at
+        return limit > 0 and self._pace.seconds_left(monotonic()) <= 0
 
     async def _wait(self, limit: int) -> None:
         waits = [1.0]
         if self._ended:
             waits.append(FINISH_DELAY_SECONDS - (monotonic() - self._ended_at))
         elif limit:
-            waits.append(self._claim_at - monotonic())
+            waits.append(self._pace.seconds_left(monotonic()))
         self._changed.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(max(min(waits), 0.0)):
