@@ -6,6 +6,8 @@ program need not read the sentence.  Programmer mistakes are ``TypeError`` and `
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 __all__ = [
     "DatabaseUnavailable",
     "EmbeddedPostgresError",
@@ -26,7 +28,12 @@ __all__ = [
 
 
 class WorkflowError(Exception):
-    """The base of every error that simpleworkflow raises on purpose."""
+    """The base of every error that simpleworkflow raises on purpose.
+
+    ``exit_code`` is what a program that ends with it tells the shell; ``wf --help`` lists them.
+    """
+
+    exit_code: ClassVar[int] = 1
 
 
 # ── the world: database, schema, settings ──────────────────────────────────────────────────────────
@@ -35,21 +42,31 @@ class WorkflowError(Exception):
 class InvalidDatabaseUrl(WorkflowError):
     """A database URL cannot be used as it is written."""
 
+    exit_code = 2
+
 
 class DatabaseUnavailable(WorkflowError):
     """The database cannot be reached, or refused the connection."""
+
+    exit_code = 3
 
 
 class SchemaMismatch(WorkflowError):
     """The database's schema is missing, or older or newer than this version of the package."""
 
+    exit_code = 4
+
 
 class EmbeddedPostgresError(WorkflowError):
     """The embedded PostgreSQL cannot be found or started."""
 
+    exit_code = 3
+
 
 class WorkerNotFound(WorkflowError):
     """``module:worker`` names nothing that can be imported and run."""
+
+    exit_code = 2
 
 
 # ── runs ───────────────────────────────────────────────────────────────────────────────────────────
@@ -58,6 +75,8 @@ class WorkerNotFound(WorkflowError):
 class InvalidInput(WorkflowError, ValueError):
     """A value that the table contract refuses (SQLSTATE WF002)."""
 
+    exit_code = 2
+
 
 class TransitionRefused(WorkflowError):
     """A change that the table of transitions does not allow (SQLSTATE WF001)."""
@@ -65,6 +84,8 @@ class TransitionRefused(WorkflowError):
 
 class RunNotFound(WorkflowError):
     """There is no run with this id."""
+
+    exit_code = 5
 
     def __init__(self, run_id: object) -> None:
         super().__init__(f"run {run_id} does not exist")
@@ -107,6 +128,8 @@ class RunCancelled(WorkflowError):
 
 class PayloadMismatch(WorkflowError, ValueError):
     """A payload does not fit the handler's annotation; the run fails without retry."""
+
+    exit_code = 2
 
 
 class RetryAfter(WorkflowError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import psycopg
+
 from simpleworkflow import dburl, embedded
 from simpleworkflow.database import connect
 from simpleworkflow.migrate import create_owner, grant_application, migrate, read_state
@@ -56,10 +58,17 @@ def resolve_database(database_url: str | None = None, *, settings: Settings | No
 
 def _migrate_embedded(url: dburl.DatabaseUrl, superuser_url: str) -> None:
     with connect(url.conninfo) as conn:
-        if not read_state(conn, url.schema).pending:
+        if _is_up_to_date(conn, url.schema):
             return
         names = {"dbname": conn.info.dbname, "role": conn.info.user}
     with connect(superuser_url, dbname=names["dbname"]) as conn:
         create_owner(conn, EMBEDDED_OWNER)
         migrate(conn, url.schema, owner=EMBEDDED_OWNER)
         grant_application(conn, url.schema, names["role"])
+
+
+def _is_up_to_date(conn: psycopg.Connection, schema: str) -> bool:
+    try:
+        return not read_state(conn, schema).pending
+    except psycopg.errors.InsufficientPrivilege:
+        return False  # another process has migrated it this moment and not granted yet

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 
 import psycopg
 import pytest
@@ -12,6 +13,15 @@ import pytest
 from cli.programs import WF
 from simpleworkflow.cli.program import COMMANDS
 from simpleworkflow.cli.run import COMMANDS as RUN_COMMANDS
+
+
+@pytest.fixture
+def role(superuser):
+    """A role with nothing granted to it."""
+    name = f"wf_app_{uuid.uuid4().hex[:8]}"
+    superuser.execute(f"create role {name}")
+    yield name
+    superuser.execute(f"drop owned by {name}; drop role {name}")
 
 
 def test_migrate_makes_a_schema_and_then_finds_it_up_to_date(wf, empty_url):
@@ -28,6 +38,38 @@ def test_migrate_makes_a_schema_and_then_finds_it_up_to_date(wf, empty_url):
 def test_migrate_prints_only_what_is_missing(wf):
     assert "create table" in wf("migrate", "--sql", "--from", 0).out
     assert "create table" not in wf("migrate", "--sql").out
+
+
+def test_migrate_grants_to_a_role_that_does_not_own_the_tables(wf, superuser, role):
+    schema = superuser.schema
+
+    said = wf("migrate", "--grant-to", role)
+    document = wf("migrate", "--grant-to", role, "--json").document
+    script = wf("migrate", "--sql", "--grant-to", role).out
+
+    assert (said.code, said.out.splitlines()[0]) == (0, f"role {role} may use schema {schema!r}")
+    assert document["granted_to"] == role
+    assert f'to "{role}";' in script
+    assert superuser.execute(
+        "select has_function_privilege(%s, 'claim(text, text[], int, double precision)', 'execute')", [role]
+    ).fetchone() == (True,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--grant-to", "nobody_at_all"], "role 'nobody_at_all' does not exist; create it first"),
+        (["--grant-to", "public"], "expected the name of a role, got 'public'"),
+        (["--grant-to", "app", "--check"], "--grant-to goes with neither --check nor --to"),
+        (["--grant-to", "app", "--to", 2], "--grant-to goes with neither --check nor --to"),
+    ],
+)
+def test_a_grant_that_cannot_be_made_is_refused_in_one_line(wf, arguments, message):
+    answer = wf("migrate", *arguments)
+
+    assert answer.code == 2
+    assert message in answer.err
+    assert answer.err.count("\n") == 1
 
 
 def test_psql_works_as_typed_and_its_exit_code_is_ours(program, database_url):

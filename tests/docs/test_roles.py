@@ -10,8 +10,10 @@ import pytest
 
 from builders import Database, submit
 from docs.pages import ROOT, blocks
+from simpleworkflow.sql import load_script
 
 ROLES = ("app", "producer")
+CONTRACT = ROOT / "docs/sql-contract.md"
 
 Connection = Callable[..., Database]
 
@@ -22,9 +24,7 @@ def as_role(superuser: Database, connection: Connection) -> Iterator[Callable[[s
     names = {role: f"docs_{role}_{secrets.token_hex(4)}" for role in ROLES}
     for name in names.values():
         superuser.execute(f"create role {name} login password 'docs'".encode())
-    grants = "".join(
-        block.text for block in blocks(ROOT / "docs/sql-contract.md", "sql") if block.note == "roles"
-    )
+    grants = "".join(block.text for block in blocks(CONTRACT, "sql") if block.note == "roles")
     for role, name in names.items():
         grants = grants.replace(f" to {role};", f" to {name};")
     superuser.execute(
@@ -36,6 +36,13 @@ def as_role(superuser: Database, connection: Connection) -> Iterator[Callable[[s
     for name in names.values():
         superuser.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", [name])
         superuser.execute(f"drop owned by {name}; drop role {name}".encode())
+
+
+def test_the_page_shows_what_wf_migrate_grants() -> None:
+    granted = load_script("grants", schema="workflow", role="app").splitlines()
+    shown = next(block for block in blocks(CONTRACT, "sql") if block.note == "roles").text.splitlines()
+
+    assert [line for line in granted if not line.startswith("--")] == shown
 
 
 def test_the_application_records_executes_cancels_and_reads(as_role: Callable[[str], Database]) -> None:

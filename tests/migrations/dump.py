@@ -27,7 +27,6 @@ def dump(url: str, schema: str) -> str:
             program,
             "--schema-only",
             "--no-owner",
-            "--no-privileges",
             f"--schema={schema}",
             parse(url).conninfo,
         ],

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import click
 
-from simpleworkflow.cli.exits import ExitCode, exit_code_of
+from simpleworkflow.cli.exits import ExitCode
 from simpleworkflow.cli.program import PipeClosed, program
 from simpleworkflow.cli.session import State
 from simpleworkflow.cli.text import one_line
@@ -62,7 +62,7 @@ def _explain(error: BaseException) -> tuple[int, str | None]:  # noqa: PLR0911 -
         case DatabaseUnavailable():
             return ExitCode.UNREACHABLE, _line(f"{error}; `wf config` shows which database is meant")
         case WorkflowError():
-            return exit_code_of(error), _line(str(error))
+            return error.exit_code, _line(str(error))
         case OSError():
             return ExitCode.NO, _line(_os_error_text(error))
         case _:

@@ -1,10 +1,8 @@
-"""The exit codes, and which error means which: the one place that decides it."""
+"""The exit codes; which of our errors means which is said by the errors themselves."""
 
 from __future__ import annotations
 
 from enum import IntEnum
-
-from simpleworkflow import errors
 
 
 class ExitCode(IntEnum):
@@ -33,19 +31,3 @@ Exit codes:
   70   a bug in wf: --debug shows the traceback
   130  interrupted; 141 when the reader of the output has gone
 """
-
-_BY_ERROR: tuple[tuple[type[errors.WorkflowError], ExitCode], ...] = (
-    (errors.InvalidDatabaseUrl, ExitCode.USAGE),
-    (errors.InvalidInput, ExitCode.USAGE),
-    (errors.PayloadMismatch, ExitCode.USAGE),
-    (errors.DatabaseUnavailable, ExitCode.UNREACHABLE),
-    (errors.EmbeddedPostgresError, ExitCode.UNREACHABLE),
-    (errors.SchemaMismatch, ExitCode.SCHEMA),
-    (errors.RunNotFound, ExitCode.NOT_FOUND),
-    (errors.WorkerNotFound, ExitCode.USAGE),
-)
-
-
-def exit_code_of(error: errors.WorkflowError) -> ExitCode:
-    """Return the exit code that an error of ours means."""
-    return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), ExitCode.NO)

@@ -9,6 +9,7 @@ import click
 from simpleworkflow.cli.exits import ExitCode
 from simpleworkflow.cli.output import json_option, print_json
 from simpleworkflow.cli.session import database_option, open_connection, read_settings, state
+from simpleworkflow.cli.text import safe
 
 if TYPE_CHECKING:
     import psycopg
@@ -18,6 +19,7 @@ Examples:
   wf migrate
   wf migrate --check || echo 'the schema is not the one this version needs'
   wf migrate --sql > for-the-dba.sql
+  wf migrate --grant-to app
 """
 
 
@@ -30,22 +32,34 @@ Examples:
     "--from", "after", type=click.IntRange(min=0), help="With --sql: from this version, without a database."
 )
 @click.option("--to", metavar="N", type=click.IntRange(min=1), help="Go to version N and no further.")
+@click.option("--grant-to", metavar="ROLE", help="Let ROLE, which does not own the tables, use them.")
 @json_option
 @database_option
-def migrate(*, check: bool, as_sql: bool, after: int | None, to: int | None, as_json: bool) -> None:
+def migrate(
+    *, check: bool, as_sql: bool, after: int | None, to: int | None, grant_to: str | None, as_json: bool
+) -> None:
     """Create the tables and functions, or bring them up to date; any number may do it at once."""
     if check and as_sql:
         raise click.UsageError("--check and --sql do not go together", click.get_current_context())
     if after is not None and not as_sql:
         raise click.UsageError("--from goes with --sql", click.get_current_context())
+    if grant_to is not None and (check or to is not None):
+        raise click.UsageError(
+            "--grant-to goes with neither --check nor --to: it grants what the newest version has",
+            click.get_current_context(),
+        )
     if to is not None:
         _check_version(to)
     if as_sql:
-        _print_sql(after, to)
+        _print_sql(after, to, grant_to)
         return
     with open_connection() as (connection, database):
         applied = [] if check else _apply(connection, database.schema, to, as_json=as_json)
-        _tell_state(connection, database.schema, applied, is_check=check, as_json=as_json)
+        if grant_to is not None:
+            _grant(connection, database.schema, grant_to, as_json=as_json)
+        _tell_state(
+            connection, database.schema, applied, is_check=check, granted_to=grant_to, as_json=as_json
+        )
 
 
 def _check_version(version: int) -> None:
@@ -56,16 +70,17 @@ def _check_version(version: int) -> None:
         raise click.UsageError(f"--to: expected 1 to {latest}, got {version}", click.get_current_context())
 
 
-def _print_sql(after: int | None, to: int | None) -> None:
+def _print_sql(after: int | None, to: int | None, grant_to: str | None) -> None:
     from simpleworkflow import dburl
-    from simpleworkflow.migrate import migration_sql, read_state
+    from simpleworkflow.migrate import grants_sql, migration_sql, read_state
 
     settings, url = read_settings(), state().database_url
     if after is None and (url or settings.database_url):
         with open_connection() as (connection, database):
             after = read_state(connection, database.schema).version
     schema = dburl.parse(url).schema if url else settings.schema
-    click.echo(migration_sql(schema, after=after or 0, to=to), nl=False)
+    grants = "" if grant_to is None else "\n" + grants_sql(schema, grant_to)
+    click.echo(migration_sql(schema, after=after or 0, to=to) + grants, nl=False)
 
 
 def _apply(connection: psycopg.Connection[Any], schema: str, to: int | None, *, as_json: bool) -> list[int]:
@@ -78,8 +93,22 @@ def _apply(connection: psycopg.Connection[Any], schema: str, to: int | None, *, 
     return [migration.version for migration in apply_migrations(connection, schema, to=to, report=report)]
 
 
+def _grant(connection: psycopg.Connection[Any], schema: str, role: str, *, as_json: bool) -> None:
+    from simpleworkflow.migrate import grant_application
+
+    grant_application(connection, schema, role)
+    if not as_json:
+        click.echo(f"role {safe(role)} may use schema {schema!r}")
+
+
 def _tell_state(
-    connection: psycopg.Connection[Any], schema: str, applied: list[int], *, is_check: bool, as_json: bool
+    connection: psycopg.Connection[Any],
+    schema: str,
+    applied: list[int],
+    *,
+    is_check: bool,
+    granted_to: str | None,
+    as_json: bool,
 ) -> None:
     from simpleworkflow.errors import SchemaMismatch
     from simpleworkflow.migrate import read_state
@@ -94,6 +123,7 @@ def _tell_state(
                 "latest": found.latest,
                 "applied": applied,
                 "pending": [migration.version for migration in found.pending],
+                "granted_to": granted_to,
             }
         )
     elif problem is None:

@@ -30,6 +30,6 @@ class Expiry:
     async def run_once(self) -> float:
         """Expire what has lapsed; return the seconds until the next lease may lapse, at most five."""
         if expired := await self._link.ask(expire_runs()):
-            logger.warning("expired %d runs of workers that stopped extending them", len(expired))
+            logger.warning("runs expired, of workers that stopped extending their leases: %d", len(expired))
         left = await self._link.ask(next_lease_until())
         return self._look_seconds if left is None else min(self._look_seconds, max(LOOK_SECONDS_MIN, left))

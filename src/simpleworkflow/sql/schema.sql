@@ -1189,3 +1189,31 @@ CREATE TRIGGER audit_cancel AFTER UPDATE ON workflow.workflow_run FOR EACH ROW W
 CREATE TRIGGER audit_insert AFTER INSERT ON workflow.workflow_run REFERENCING NEW TABLE AS new_runs FOR EACH STATEMENT EXECUTE FUNCTION workflow.audit_insert();
 
 CREATE TRIGGER audit_transition AFTER UPDATE ON workflow.workflow_run REFERENCING NEW TABLE AS new_runs FOR EACH STATEMENT WHEN ((current_setting('workflow.transition'::text, true) = ANY (ARRAY['claim'::text, 'finish'::text, 'heartbeat'::text, 'expire'::text, 'release'::text, 'reopen'::text]))) EXECUTE FUNCTION workflow.audit_transition();
+
+REVOKE ALL ON FUNCTION workflow.cancel(p_ids uuid[], p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer, p_lease_seconds double precision) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.expire(p_dead text[], p_limit integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.finish(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.heartbeat(p_worker text, p_ids uuid[], p_tokens bigint[], p_seconds double precision, p_explicit boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT next_due_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.next_lease_until() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.progress(p_worker text, p_id uuid, p_token bigint, p_progress jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.register_types(p_names text[], p_runtime text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.release(p_worker text, p_ids uuid[], p_tokens bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.reopen(p_ids uuid[], p_attempts integer, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.submit(p_type text, p_payload jsonb, p_idempotency_key text, p_priority integer, p_run_at timestamp with time zone, p_delay_seconds double precision, p_max_attempts integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.submit_many(p_types text[], p_payloads jsonb[], p_idempotency_keys text[], p_priorities integer[], p_run_ats timestamp with time zone[], p_delays_seconds double precision[], p_max_attempts integer[]) FROM PUBLIC;

@@ -18,11 +18,8 @@ from simpleworkflow.worker.process import Plan, WorkerProcess
 from simpleworkflow.worker.slots import SlotTable
 from simpleworkflow.worker.target import load_worker
 
-__all__ = ["EXIT_NO_WORKER", "EXIT_SCHEMA", "work_for_supervisor"]
+__all__ = ["work_for_supervisor"]
 
-# Starting again would not help against these; the numbers are the command line's own.
-EXIT_NO_WORKER = 2
-EXIT_SCHEMA = 4
 ORPHAN_SECONDS = 1.5
 
 logger = logging.getLogger("simpleworkflow.worker")
@@ -52,12 +49,9 @@ async def _work(order: dict[str, Any], lifeline: int, table: SlotTable) -> int:
         process = WorkerProcess(plan, Database(**order["database"]), table, order["worker_id"], is_child=True)
         _follow_supervisor(lifeline, process)
         await process.run()
-    except WorkerNotFound as error:
-        table.give_up(EXIT_NO_WORKER, str(error))
-        return EXIT_NO_WORKER
-    except SchemaMismatch as error:
-        table.give_up(EXIT_SCHEMA, str(error))
-        return EXIT_SCHEMA
+    except (WorkerNotFound, SchemaMismatch) as error:
+        table.give_up(error.exit_code, str(error))  # starting again would not help against these
+        return error.exit_code
     except WorkflowError as error:
         logger.error("the worker ends: %s", error)
         return 1

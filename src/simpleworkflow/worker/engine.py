@@ -173,7 +173,7 @@ class Engine:
             elif any(one.status == "pending" for one in batch):
                 self._pace.wake()  # nobody has told yet when these retries are due
             if answer.refused:
-                logger.info("%d results refused: their runs were cancelled or lost", len(answer.refused))
+                logger.info("results refused, of runs cancelled or lost: %d", len(answer.refused))
             if self._is_stopping and answer.claimed:  # asked for before the stop
                 await self.release(self._waiting())
             self._start_queued()
@@ -371,7 +371,7 @@ class Engine:
             self.tell(execution, Verdict.LOST)
         if lapsing:
             logger.warning(
-                "%d leases could not be extended in time; their handlers are told to stop", len(lapsing)
+                "leases that could not be extended in time, whose handlers are told to stop: %d", len(lapsing)
             )
 
     def tell(self, execution: Execution, verdict: Verdict) -> None:

@@ -69,7 +69,7 @@ class Heart:
                 taken = await self._link.ask_until_answered(expire_runs(worker_ids))
                 await self._link.ask_until_answered(say_vacant(self._schema))
                 if taken:
-                    logger.warning("took %d runs from dead workers: %s", len(taken), " ".join(worker_ids))
+                    logger.warning("runs taken from dead workers %s: %d", " ".join(worker_ids), len(taken))
 
     async def close(self) -> None:
         """Close the connection."""

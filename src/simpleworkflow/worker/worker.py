@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from simpleworkflow.errors import WorkflowError
 from simpleworkflow.model import narrow_patterns
 from simpleworkflow.resolve import resolve_database
 from simpleworkflow.retry import Backoff, RetryPolicy
@@ -163,14 +165,19 @@ class Worker:
     def run(self) -> None:
         """Work until SIGTERM or SIGINT, or until ``stop`` is called; a small process beside extends leases.
 
+        This is a program's last call.  A database URL or schema that cannot be used ends the program with one
+        line and the error's exit code; ``run_async`` raises instead.
+
         Raises:
             ValueError: there is no handler, or ``patterns`` leave none of them.
-            WorkflowError: the database's URL or schema cannot be used.
         """
         leaving = threading.Timer(LEAVE_SECONDS, _leave)
         leaving.daemon = True
         try:
             asyncio.run(self._run_and_leave(leaving))
+        except WorkflowError as error:
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a program's own last word
+            raise SystemExit(error.exit_code) from None
         finally:
             leaving.cancel()
 
@@ -181,7 +188,12 @@ class Worker:
             leaving.start()
 
     async def run_async(self) -> None:
-        """Do what ``run`` does, in a loop that is already running."""
+        """Do what ``run`` does, in a loop that is already running.
+
+        Raises:
+            ValueError: there is no handler, or ``patterns`` leave none of them.
+            WorkflowError: the database's URL or schema cannot be used.
+        """
         database = resolve_database(self._database_url)
         plan, worker_id = self.plan(), new_worker_id()
         table = SlotTable.create(plan.options.concurrency + AHEAD_MAX)

@@ -628,3 +628,14 @@ language sql security definer set search_path = pg_catalog, pg_temp as $fn$
   on conflict (workflow_name) do update set runtime = excluded.runtime, updated_at = now()
    where known.runtime is distinct from excluded.runtime
 $fn$;
+
+-- ── who may call them ──────────────────────────────────────────────────────────────────────────────
+
+-- PostgreSQL lets everybody execute a new function.  These act in the owner's name, so a producer that may only
+-- insert could cancel, or claim and read, every run.  grants.sql opens them to an application; what a plain INSERT
+-- or UPDATE needs (uuid7, and what the guards call in the name of whoever writes) stays open.
+revoke execute on function
+  {schema}.submit, {schema}.submit_many, {schema}.lock_due_runs, {schema}.claim, {schema}.finish,
+  {schema}.heartbeat, {schema}.progress, {schema}.release, {schema}.exchange, {schema}.expire,
+  {schema}.next_lease_until, {schema}.cancel, {schema}.reopen, {schema}.register_types
+  from public;
