@@ -19,7 +19,8 @@ _UNIT_SECONDS = {"ms": 0.001, None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d
 _PAYLOAD_BYTES_MAX = 8 * 1_048_576
 
 
-class RunId(click.ParamType[UUID]):
+# Not ParamType[UUID] and its like: before click 8.4 the class takes no subscript.
+class RunId(click.ParamType):  # type: ignore[type-arg]
     """A run's id: a UUID."""
 
     name = "id"
@@ -34,7 +35,7 @@ class RunId(click.ParamType[UUID]):
         return UUID(value)
 
 
-class Duration(click.ParamType[float]):
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """A length of time such as 30, 30s, 5m, 2h or 1d, as seconds."""
 
     name = "duration"
@@ -48,7 +49,7 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
-class Moment(click.ParamType[datetime]):
+class Moment(click.ParamType):  # type: ignore[type-arg]
     """A time in ISO 8601 with a time zone; if it may lie in the past, also how long ago it was."""
 
     name = "time"
