@@ -63,7 +63,7 @@ def a_type(prefix: str = "test") -> str:
 
 def submit(db: Database, type_: str | None = None, payload: Any = None, **options: Any) -> str:
     """Record a run; return its id."""
-    new = NewRun(type=type_ or a_type(), payload={} if payload is None else payload, **options)
+    new = NewRun(type=type_ or a_type(), payload=payload, **options)
     return str(ask(db, statements.submit_run(new)).id)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -81,23 +81,27 @@ class RunPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
-    """One run to submit.  ``delay_seconds`` counts from ``run_at``, or from now by the database's clock.
+    """One run to submit, with the arguments of ``Client.submit``.
 
-    ``run_at`` must be aware.  ``priority``: lower runs first.  ``max_attempts``: 1 to 1000.
+    Without a payload it is an empty object.  ``delay``, seconds or a timedelta, counts from ``run_at``, or from
+    now by the database's clock.  ``run_at`` must be aware.  ``priority``: lower runs first.  ``max_attempts``:
+    1 to 1000.
 
     Raises:
         InvalidInput: a value is one that the table refuses; the message begins with its name.
     """
 
     type: str
-    payload: Any = field(default_factory=dict)
+    payload: Any = None
     idempotency_key: str | None = None
     priority: int = 100
     run_at: datetime | None = None
-    delay_seconds: float = 0.0
+    delay: float | timedelta = 0.0
     max_attempts: int = 3
 
     def __post_init__(self) -> None:
+        if self.payload is None:
+            object.__setattr__(self, "payload", {})
         _check_type(self.type)
         check_integer("priority", self.priority, -(2**31), 2**31 - 1)
         check_integer("max_attempts", self.max_attempts, 1, 1000)
@@ -106,6 +110,11 @@ class NewRun:
         if self.run_at is not None:
             check_time("run_at", self.run_at)
         _check_delay(self.delay_seconds)
+
+    @property
+    def delay_seconds(self) -> float:
+        """``delay`` in seconds."""
+        return self.delay.total_seconds() if isinstance(self.delay, timedelta) else self.delay
 
 
 _TYPE = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")

@@ -26,9 +26,12 @@ def test_a_submitted_run_is_a_pending_row_with_the_values_given(client: Any, db:
 
 
 def test_a_run_without_payload_has_an_empty_object(client: Any) -> None:
-    handle = client.submit("billing.invoice.v1")
+    one = client.submit("empty.v1")
+    others = client.submit_many(
+        [NewRun(type="empty.v1"), NewRun(type="empty.v1", payload=None), ("empty.v1", None)]
+    )
 
-    assert handle.get().payload == {}
+    assert [handle.get().payload for handle in (one, *others)] == [{}, {}, {}, {}]
 
 
 @pytest.mark.parametrize("payload", [[1, "two"], "text", 0, False, {"a": 'quote " and \\ and ü', "b": None}])
@@ -42,10 +45,11 @@ def test_any_json_value_comes_back_as_it_was_submitted(client: Any, payload: Any
 
 @pytest.mark.parametrize("delay", [3600, 3600.0, timedelta(hours=1)])
 def test_a_delay_counts_from_now_by_the_database_s_clock(client: Any, db: Database, delay: Any) -> None:
-    handle = client.submit("late.run.v1", delay=delay)
+    one = client.submit("late.run.v1", delay=delay)
+    (other,) = client.submit_many([NewRun(type="late.run.v1", delay=delay)])
 
     seconds = "extract(epoch from run_at - created_at)::int"
-    assert column_of(db, str(handle.id), seconds) == 3600
+    assert [column_of(db, str(handle.id), seconds) for handle in (one, other)] == [3600, 3600]
 
 
 def test_the_same_key_gives_the_same_run_and_says_that_it_was_there(client: Any, db: Database) -> None:

@@ -142,7 +142,7 @@ def test_a_hidden_run_is_not_claimed_until_it_is_shown_again(db):
 
 
 def test_a_run_is_not_claimed_before_it_is_due(db):
-    submit(db, "a.b", delay_seconds=3600)
+    submit(db, "a.b", delay=3600)
 
     assert claimed_types(db, "%") == []
 
@@ -172,7 +172,7 @@ def test_a_batch_comes_in_the_order_in_which_it_should_run(db):
 
 def test_better_runs_that_are_due_tomorrow_hide_nothing(db):
     for _ in range(20):
-        submit(db, "a.b", priority=1, delay_seconds=86400)
+        submit(db, "a.b", priority=1, delay=86400)
     due = submit(db, "a.b", priority=500)
 
     got = claim_many(db, limit=5)
@@ -231,10 +231,10 @@ def due_in(db: Database, *patterns: str) -> float | None:
 
 
 def test_a_claim_that_finds_nothing_tells_when_the_next_run_is_due(db):
-    submit(db, "a.b", priority=1, delay_seconds=500)
-    submit(db, "a.b", priority=900, delay_seconds=100)
-    submit(db, "a.c", delay_seconds=300)
-    submit(db, "b.b", delay_seconds=5)
+    submit(db, "a.b", priority=1, delay=500)
+    submit(db, "a.b", priority=900, delay=100)
+    submit(db, "a.c", delay=300)
+    submit(db, "b.b", delay=5)
 
     assert due_in(db, "a.%") == pytest.approx(100, abs=5)
     assert due_in(db, "a.c") == pytest.approx(300, abs=5)
@@ -243,7 +243,7 @@ def test_a_claim_that_finds_nothing_tells_when_the_next_run_is_due(db):
 
 def test_the_next_due_time_looks_past_runs_that_others_are_claiming(db, connection):
     submit(db, "a.b")
-    submit(db, "a.b", delay_seconds=200)
+    submit(db, "a.b", delay=200)
     other = connection()
 
     with other.transaction():
@@ -254,9 +254,9 @@ def test_the_next_due_time_looks_past_runs_that_others_are_claiming(db, connecti
 
 
 def test_disabled_and_hidden_runs_do_not_count_as_due(db):
-    hidden = submit(db, "a.b", delay_seconds=50)
+    hidden = submit(db, "a.b", delay=50)
     db.execute("update workflow_run set deleted_at = now() where id = %s", [hidden])
-    submit(db, "b.b", delay_seconds=60)
+    submit(db, "b.b", delay=60)
     db.execute(
         "insert into workflow_registry (workflow_name, runtime, is_enabled) values ('b.%', 'python', false)"
     )

@@ -58,7 +58,7 @@ def test_a_handler_that_ends_within_the_grace_finishes(
     program = run_program(is_script=is_script).started()
     run_id = submit(db, type_, {"seconds": 0.7})
     Notes(tmp_path).wait(type_.split(".")[1], run_id)
-    later = submit(db, "app.quick.v1", run_at=None, delay_seconds=0.4)
+    later = submit(db, "app.quick.v1", run_at=None, delay=0.4)
 
     program.signal(signal.SIGTERM)
 

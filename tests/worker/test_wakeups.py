@@ -78,7 +78,7 @@ def test_a_delayed_run_starts_when_it_is_due(db: Database, database_url: str, st
     start(a_worker(database_url, type_, started))
     eventually(lambda: a_holder(db))
 
-    run_id = submit(db, type_, delay_seconds=0.6)
+    run_id = submit(db, type_, delay=0.6)
 
     assert 0 <= started.seconds_after(db, run_id, "run_at") < 0.25
 

@@ -14,7 +14,7 @@ from simpleworkflow.client.foreign import run_foreign_async, run_foreign_togethe
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import AsyncRunner
 from simpleworkflow.client.waiting import TOO_SHORT_SECONDS, AsyncWaiting, check_timeout
-from simpleworkflow.model import Run, RunEvent, RunPage
+from simpleworkflow.model import NewRun, Run, RunEvent, RunPage
 from simpleworkflow.statements import submit_runs
 
 __all__ = ["AsyncClient", "AsyncRunHandle"]
@@ -84,13 +84,13 @@ class AsyncClient:
         conn: Any = None,
     ) -> AsyncRunHandle:
         """Record a run; return its handle; see ``Client.submit``."""
-        new = verbs.new_run(
-            type,
-            payload,
-            delay,
+        new = NewRun(
+            type=type,
+            payload=payload,
             idempotency_key=idempotency_key,
             priority=priority,
             run_at=run_at,
+            delay=delay,
             max_attempts=max_attempts,
         )
         submitted = await self._follow(verbs.submit(new), conn)

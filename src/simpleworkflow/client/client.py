@@ -14,7 +14,7 @@ from simpleworkflow.client.foreign import run_foreign, run_foreign_together
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import Runner
 from simpleworkflow.client.waiting import TOO_SHORT_SECONDS, Waiting, check_timeout
-from simpleworkflow.model import Run, RunEvent, RunPage
+from simpleworkflow.model import NewRun, Run, RunEvent, RunPage
 from simpleworkflow.statements import submit_runs
 
 __all__ = ["Client", "RunHandle"]
@@ -110,13 +110,13 @@ class Client:
             DatabaseUnavailable: also when the answer was lost; without a key nobody knows then whether the
                 run was recorded, and it is not sent again.
         """
-        new = verbs.new_run(
-            type,
-            payload,
-            delay,
+        new = NewRun(
+            type=type,
+            payload=payload,
             idempotency_key=idempotency_key,
             priority=priority,
             run_at=run_at,
+            delay=delay,
             max_attempts=max_attempts,
         )
         submitted = self._follow(verbs.submit(new), conn)

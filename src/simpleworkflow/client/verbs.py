@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -48,7 +48,6 @@ __all__ = [
     "get",
     "get_ended",
     "list_page",
-    "new_run",
     "new_runs",
     "reopen",
     "result_of",
@@ -101,16 +100,6 @@ async def follow_async(plan: Plan[T], run: Callable[[Statement[Any]], Awaitable[
 # ── submit ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def new_run(type_: str, payload: Any, delay: float | timedelta, **options: Any) -> NewRun:
-    """Return the checked run that the arguments of ``submit`` describe; no payload means an empty object.
-
-    Raises:
-        InvalidInput: one of them is refused; the message begins with its name.
-    """
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    return NewRun(type=type_, payload={} if payload is None else payload, delay_seconds=seconds, **options)
-
-
 def new_runs(runs: RunsToSubmit) -> Iterator[NewRun]:
     """Return the runs, those given as ``(type, payload)`` too, one after the other.
 
@@ -128,7 +117,7 @@ def _as_new_run(run: object) -> NewRun:
     if isinstance(run, NewRun):
         return run
     if isinstance(run, tuple) and len(run) == 2:
-        return new_run(run[0], run[1], 0.0)
+        return NewRun(type=run[0], payload=run[1])
     raise InvalidInput(f"expected a NewRun or a tuple (type, payload), got {type(run).__name__}")
 
 
