@@ -73,10 +73,10 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """Some runs, newest first, and where the next page begins (None: this was the last)."""
+    """Some runs, newest first, and the ``page`` to ask ``list`` for next (None: this was the last)."""
 
     runs: Sequence[Run]
-    next_before: UUID | None
+    next_page: UUID | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

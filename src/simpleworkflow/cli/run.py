@@ -77,10 +77,10 @@ def list_(
             created_from=since,
             created_before=before,
             limit=limit,
-            before=page,
+            page=page,
         )
     if as_json:
-        print_json({"runs": [run_document(one) for one in found.runs], "next_page": found.next_before})
+        print_json({"runs": [run_document(one) for one in found.runs], "next_page": found.next_page})
     else:
         _print_page(found)
 
@@ -95,8 +95,8 @@ def _print_page(page: RunPage) -> None:
         attempts = f"{one.attempt}/{one.max_attempts}"
         table.add_row(str(one.id), safe(one.type), status_text(one.status), attempts, age(one.created_at))
     print_table(table)
-    if page.next_before is not None:
-        click.echo(f"more: add --page {page.next_before}", err=True)
+    if page.next_page is not None:
+        click.echo(f"more: add --page {page.next_page}", err=True)
 
 
 @click.command(epilog="Example: wf run show 01926f0e-7d3c-7b1a-9c4e-5a7d3f2b1c00")

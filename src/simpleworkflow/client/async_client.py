@@ -141,7 +141,7 @@ class AsyncClient:
         status: verbs.Statuses | None = None,
         created_from: datetime | None = None,
         created_before: datetime | None = None,
-        before: UUID | str | None = None,
+        page: UUID | str | None = None,
         limit: int = 50,
     ) -> RunPage:
         """Return a page of runs, newest first; see ``Client.list``."""
@@ -151,7 +151,7 @@ class AsyncClient:
                 status=status,
                 created_from=created_from,
                 created_before=created_before,
-                before=before,
+                page=page,
                 limit=limit,
             )
         )
@@ -165,20 +165,20 @@ class AsyncClient:
         created_before: datetime | None = None,
     ) -> AsyncIterator[Run]:
         """Yield all the runs that ``list`` would show, page after page."""
-        before = None
+        next_page = None
         while True:
-            page = await self.list(
+            found = await self.list(
                 pattern=pattern,
                 status=status,
                 created_from=created_from,
                 created_before=created_before,
-                before=before,
+                page=next_page,
                 limit=200,
             )
-            for run in page.runs:
+            for run in found.runs:
                 yield run
-            before = page.next_before
-            if before is None:
+            next_page = found.next_page
+            if next_page is None:
                 return
 
     async def close(self) -> None:

@@ -203,13 +203,13 @@ class Client:
         status: verbs.Statuses | None = None,
         created_from: datetime | None = None,
         created_before: datetime | None = None,
-        before: UUID | str | None = None,
+        page: UUID | str | None = None,
         limit: int = 50,
     ) -> RunPage:
         """Return a page of runs, newest first.
 
         ``pattern`` is a type, a prefix that ends in ``%``, or several of them; ``status`` one or several.  The
-        next page is that with ``before=page.next_before``; pages never overlap, however many runs are added.
+        next page is that with ``page=found.next_page``; pages never overlap, however many runs are added.
 
         Raises:
             InvalidInput: a filter cannot be used; the message names it.
@@ -220,7 +220,7 @@ class Client:
                 status=status,
                 created_from=created_from,
                 created_before=created_before,
-                before=before,
+                page=page,
                 limit=limit,
             )
         )
@@ -234,19 +234,19 @@ class Client:
         created_before: datetime | None = None,
     ) -> Iterator[Run]:
         """Yield all the runs that ``list`` would show, page after page."""
-        before = None
+        next_page = None
         while True:
-            page = self.list(
+            found = self.list(
                 pattern=pattern,
                 status=status,
                 created_from=created_from,
                 created_before=created_before,
-                before=before,
+                page=next_page,
                 limit=200,
             )
-            yield from page.runs
-            before = page.next_before
-            if before is None:
+            yield from found.runs
+            next_page = found.next_page
+            if next_page is None:
                 return
 
     def close(self) -> None:

@@ -152,7 +152,7 @@ def list_page(
     status: Statuses | None,
     created_from: datetime | None,
     created_before: datetime | None,
-    before: UUID | str | None,
+    page: UUID | str | None,
     limit: int,
 ) -> Plan[RunPage]:
     """Read a page of runs, and one run more, to know whether another page follows."""
@@ -165,7 +165,7 @@ def list_page(
         statuses=_statuses(status),
         created_from=created_from,
         created_before=created_before,
-        before=None if before is None else as_run_id(before),
+        before=None if page is None else as_run_id(page, "page"),
         limit=limit + 1,
     )
     return RunPage(runs[:limit], runs[limit - 1].id if len(runs) > limit else None)
@@ -232,7 +232,7 @@ def _reason(reason: object) -> str | None:
 # ── checks ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def as_run_id(value: object) -> UUID:
+def as_run_id(value: object, name: str = "run id") -> UUID:
     """Return the id that ``value`` is or spells.
 
     Raises:
@@ -243,7 +243,7 @@ def as_run_id(value: object) -> UUID:
     try:
         return UUID(value if isinstance(value, str) else "")
     except ValueError:
-        raise InvalidInput(f"run id: expected a UUID, got {shown(value)}") from None
+        raise InvalidInput(f"{name}: expected a UUID, got {shown(value)}") from None
 
 
 def check_schema(schema: str) -> Plan[None]:
