@@ -23,12 +23,20 @@ LOCK_ATTEMPTS_MAX = 30
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """What a schema has and what it lacks: versions applied, migrations still to apply."""
+    """What a schema has (``version``, 0: nothing) and what it lacks of what this package carries."""
 
     schema: str
     version: int
-    latest: int
-    pending: list[Migration]
+
+    @property
+    def latest(self) -> int:
+        """The version that this package needs."""
+        return load_migrations(self.schema)[-1].version
+
+    @property
+    def pending(self) -> list[Migration]:
+        """The migrations that are still to be applied, in order."""
+        return [migration for migration in load_migrations(self.schema) if migration.version > self.version]
 
     def problem(self) -> str | None:
         """Return why this version of the package cannot work with the schema, with the remedy, or None."""
@@ -53,17 +61,14 @@ def read_state(conn: psycopg.Connection, schema: str) -> SchemaState:
     Raises:
         SchemaMismatch: a migration that was applied is not the one that this package carries.
     """
-    migrations = load_migrations(schema)
     applied = _applied(conn, schema)
-    for migration in migrations:
+    for migration in load_migrations(schema):
         if applied.get(migration.version, migration.checksum) != migration.checksum:
             raise SchemaMismatch(
                 f"schema {schema!r}: migration {migration.version} was applied from another text than this "
                 "package carries; install the version of simpleworkflow that made the schema, or restore it"
             )
-    version = max(applied, default=0)
-    pending = [migration for migration in migrations if migration.version > version]
-    return SchemaState(schema, version, migrations[-1].version, pending)
+    return SchemaState(schema, max(applied, default=0))
 
 
 def check_schema(conn: psycopg.Connection, schema: str) -> None:

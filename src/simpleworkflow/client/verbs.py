@@ -31,7 +31,6 @@ from simpleworkflow.model import (
     check_time,
     shown,
 )
-from simpleworkflow.sql import load_migrations
 from simpleworkflow.statements.checking import schema_version
 
 __all__ = [
@@ -248,14 +247,13 @@ def as_run_id(value: object, name: str = "run id") -> UUID:
 
 def check_schema(schema: str) -> Plan[None]:
     """Do nothing if ``schema`` is the one that this package needs."""
-    latest = load_migrations(schema)[-1].version
     try:
         version = yield schema_version()
     except SchemaMismatch:
         version = 0
     except psycopg.errors.InsufficientPrivilege:
         return  # a producer's role need not read our bookkeeping
-    if problem := SchemaState(schema, version, latest, []).problem():
+    if problem := SchemaState(schema, version).problem():
         raise SchemaMismatch(problem)
 
 
