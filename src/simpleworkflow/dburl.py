@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from .errors import InvalidDatabaseUrl
 
-__all__ = ["DEFAULT_SCHEMA", "DatabaseUrl", "check_schema", "from_pg_environment", "parse"]
+__all__ = ["DEFAULT_SCHEMA", "DatabaseUrl", "check_schema_name", "from_pg_environment", "parse"]
 
 DEFAULT_SCHEMA = "workflow"
 
@@ -64,10 +64,10 @@ class DatabaseUrl:
         Raises:
             InvalidDatabaseUrl: ``schema`` is no plain identifier.
         """
-        return _build(conninfo_to_dict(self.conninfo), check_schema(schema))
+        return _build(conninfo_to_dict(self.conninfo), check_schema_name(schema))
 
 
-def check_schema(name: str) -> str:
+def check_schema_name(name: str) -> str:
     """Return ``name`` if it is a plain identifier: a-z, 0-9 and _, at most 63 characters.
 
     Raises:
@@ -107,7 +107,7 @@ def parse(url: str) -> DatabaseUrl:
     options, schema_in_options = _split_options(params.get("options", ""))
     if params.pop("options", None) and options:
         params["options"] = options
-    return _build(params, check_schema(_first(schema or schema_in_options or DEFAULT_SCHEMA)))
+    return _build(params, check_schema_name(_first(schema or schema_in_options or DEFAULT_SCHEMA)))
 
 
 def from_pg_environment(env: Mapping[str, str]) -> DatabaseUrl | None:
@@ -131,7 +131,7 @@ def from_pg_environment(env: Mapping[str, str]) -> DatabaseUrl | None:
     for name, value in params.items():
         if _UNUSABLE.search(value):
             raise InvalidDatabaseUrl(f"expected PG* variables without control characters, got some in {name}")
-    return _build(params, check_schema(_first(schema or DEFAULT_SCHEMA)))
+    return _build(params, check_schema_name(_first(schema or DEFAULT_SCHEMA)))
 
 
 # ── reading ────────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from .dburl import DEFAULT_SCHEMA, DatabaseUrl, check_schema, from_pg_environment, parse
+from .dburl import DEFAULT_SCHEMA, DatabaseUrl, check_schema_name, from_pg_environment, parse
 from .errors import InvalidDatabaseUrl, InvalidInput
 
 __all__ = ["Setting", "Settings"]
@@ -48,7 +48,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         in_url = self.database_url.schema if self.database_url else DEFAULT_SCHEMA
-        schema = check_schema(self.schema or in_url)
+        schema = check_schema_name(self.schema or in_url)
         object.__setattr__(self, "schema", schema)
         if self.database_url and schema != in_url:
             object.__setattr__(self, "database_url", self.database_url.with_schema(schema))
@@ -119,7 +119,7 @@ def _schema(env: Mapping[str, str], url: DatabaseUrl | None, url_source: str) ->
         in_url = url is not None and url.schema != DEFAULT_SCHEMA
         return "", url_source if in_url else "default"
     try:
-        return check_schema(written), "SIMPLEWORKFLOW_SCHEMA"
+        return check_schema_name(written), "SIMPLEWORKFLOW_SCHEMA"
     except InvalidDatabaseUrl as error:
         raise InvalidDatabaseUrl(f"SIMPLEWORKFLOW_SCHEMA: {error}") from None
 

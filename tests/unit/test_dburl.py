@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from simpleworkflow.dburl import check_schema, from_pg_environment, parse
+from simpleworkflow.dburl import check_schema_name, from_pg_environment, parse
 from simpleworkflow.errors import InvalidDatabaseUrl
 
 SECRET = "hunter2"
@@ -240,7 +240,7 @@ def test_any_text_is_a_url_that_libpq_reads_or_is_refused(text):
 )
 def test_a_schema_is_a_plain_identifier(name):
     with pytest.raises(InvalidDatabaseUrl, match="expected a schema name of a-z, 0-9 and _"):
-        check_schema(name)
+        check_schema_name(name)
 
 
 @pytest.mark.parametrize("env", [{}, {"PGUSER": "u", "PGPASSWORD": "p"}, {"PGHOST": ""}])

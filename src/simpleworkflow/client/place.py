@@ -23,7 +23,7 @@ class Place:
         settings = Settings.from_environment()
         self._settings = settings if schema is None else replace(settings, schema=schema)
         named = dburl.parse(database_url).schema if database_url else self._settings.schema
-        self.schema = dburl.check_schema(schema or named)
+        self.schema = dburl.check_schema_name(schema or named)
 
     def find(self) -> Database:
         """Return the database, starting the embedded server if it is that one."""
