@@ -13,8 +13,8 @@ import math
 import re
 from typing import Any
 
-from .errors import InvalidInput, PayloadMismatch
-from .plain import DEPTH_MAX, JSON_BYTES_MAX, is_plain, to_plain
+from simpleworkflow.errors import InvalidInput, PayloadMismatch
+from simpleworkflow.plain import DEPTH_MAX, JSON_BYTES_MAX, is_plain, to_plain
 
 __all__ = [
     "DEPTH_MAX",

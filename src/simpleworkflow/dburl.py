@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from .errors import InvalidDatabaseUrl
+from simpleworkflow.errors import InvalidDatabaseUrl
 
 __all__ = ["DEFAULT_SCHEMA", "DatabaseUrl", "check_schema_name", "from_pg_environment", "parse"]
 

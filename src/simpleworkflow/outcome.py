@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .codec import bound_text, describe_error, encode_result
-from .errors import InvalidInput, LeaseLost, PayloadMismatch, RetryAfter, RunCancelled
-from .retry import RetryPolicy, clamp_delay
+from simpleworkflow.codec import bound_text, describe_error, encode_result
+from simpleworkflow.errors import InvalidInput, LeaseLost, PayloadMismatch, RetryAfter, RunCancelled
+from simpleworkflow.retry import RetryPolicy, clamp_delay
 
 __all__ = [
     "Cancelled",

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from .errors import PayloadMismatch
-from .readers import (
+from simpleworkflow.errors import PayloadMismatch
+from simpleworkflow.readers import (
     BASICS,
     NAMES,
     Path,

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from .errors import InvalidInput
+from simpleworkflow.errors import InvalidInput
 
 __all__ = ["DEPTH_MAX", "JSON_BYTES_MAX", "is_plain", "path_text", "to_plain"]
 

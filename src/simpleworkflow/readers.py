@@ -17,8 +17,8 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from .errors import PayloadMismatch
-from .plain import path_text
+from simpleworkflow.errors import PayloadMismatch
+from simpleworkflow.plain import path_text
 
 Path = tuple[str | int, ...]
 Reader = Callable[[Any, Path], Any]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from .dburl import DEFAULT_SCHEMA, DatabaseUrl, check_schema_name, from_pg_environment, parse
-from .errors import InvalidDatabaseUrl, InvalidInput
+from simpleworkflow.dburl import DEFAULT_SCHEMA, DatabaseUrl, check_schema_name, from_pg_environment, parse
+from simpleworkflow.errors import InvalidDatabaseUrl, InvalidInput
 
 __all__ = ["Setting", "Settings"]
 
