@@ -926,7 +926,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.verify(p_slack_seconds double precision DEFAULT 60) RETURNS TABLE(law text, run_id uuid, found text)
+CREATE FUNCTION workflow.verify(p_slack_seconds double precision DEFAULT 5) RETURNS TABLE(law text, run_id uuid, found text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET work_mem TO '64MB'

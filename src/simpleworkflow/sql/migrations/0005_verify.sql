@@ -5,7 +5,7 @@
 -- whole: 100,000 runs with 300,000 events take 1 s.  With the caller's own rights.
 --
 -- Events that this version does not know are taken for notes: they change no status.
-create function {schema}.verify(p_slack_seconds double precision default 60)
+create function {schema}.verify(p_slack_seconds double precision default 5)
 returns table (law text, run_id uuid, found text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set work_mem = '64MB' set jit = off as $fn$
