@@ -147,16 +147,20 @@ def grant_application(conn: psycopg.Connection, schema: str, role: str) -> None:
 
 def _execute_strictly(conn: psycopg.Connection, script: str) -> None:
     """Execute grants; raise what PostgreSQL only warns of: that some of them it did not make."""
-    warnings: list[psycopg.errors.Diagnostic] = []
+    warnings: list[str | None] = []
+
+    def remember(warning: psycopg.errors.Diagnostic) -> None:
+        warnings.append(warning.message_primary)  # it can be read only now
+
     conn.execute("set local client_min_messages = warning")
-    conn.add_notice_handler(warnings.append)
+    conn.add_notice_handler(remember)
     try:
         conn.execute(script.encode())
     finally:
-        conn.remove_notice_handler(warnings.append)
+        conn.remove_notice_handler(remember)
     if warnings:
         raise psycopg.errors.InsufficientPrivilege(
-            f"{warnings[0].message_primary}; connect as the role that owns the schema and its tables"
+            f"{warnings[0]}; connect as the role that owns the schema and its tables"
         )
 
 

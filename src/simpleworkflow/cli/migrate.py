@@ -29,7 +29,11 @@ Examples:
     "--sql", "as_sql", is_flag=True, help="Change nothing; print the SQL that is missing, for psql."
 )
 @click.option(
-    "--from", "after", type=click.IntRange(min=0), help="With --sql: from this version, without a database."
+    "--from",
+    "after",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="With --sql: from this version, without a database.",
 )
 @click.option("--to", metavar="N", type=click.IntRange(min=1), help="Go to version N and no further.")
 @click.option("--grant-to", metavar="ROLE", help="Let ROLE, which does not own the tables, use them.")
