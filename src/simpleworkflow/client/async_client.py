@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from simpleworkflow.client import verbs
-from simpleworkflow.client.foreign import run_foreign_async, run_foreign_together_async
+from simpleworkflow.client.foreign import in_one_transaction, run_foreign_async
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import AsyncRunner
 from simpleworkflow.client.waiting import TOO_SHORT_SECONDS, AsyncWaiting, check_timeout
@@ -104,7 +104,7 @@ class AsyncClient:
         submitted = await (
             self._runner.run_together(chunks)
             if conn is None
-            else run_foreign_together_async(conn, chunks, self._runner.schema)
+            else self._follow(in_one_transaction(chunks), conn)
         )
         return [AsyncRunHandle(one.id, one.created, self) for one in submitted]
 

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from simpleworkflow.client import verbs
-from simpleworkflow.client.foreign import run_foreign, run_foreign_together
+from simpleworkflow.client.foreign import in_one_transaction, run_foreign
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import Runner
 from simpleworkflow.client.waiting import TOO_SHORT_SECONDS, Waiting, check_timeout
@@ -137,7 +137,7 @@ class Client:
         submitted = (
             self._runner.run_together(chunks)
             if conn is None
-            else run_foreign_together(conn, chunks, self._runner.schema)
+            else self._follow(in_one_transaction(chunks), conn)
         )
         return [RunHandle(one.id, one.created, self) for one in submitted]
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import psycopg
 from psycopg.rows import tuple_row
 
+from simpleworkflow.client.verbs import Plan
 from simpleworkflow.database import Rows, Statement, translated
 from simpleworkflow.errors import InvalidInput, WorkflowError
 from simpleworkflow.statements.checking import is_same_transaction, mark_transaction
 
-__all__ = ["run_foreign", "run_foreign_async", "run_foreign_together", "run_foreign_together_async"]
+__all__ = ["in_one_transaction", "run_foreign", "run_foreign_async"]
 
 T = TypeVar("T")
 
@@ -44,53 +45,25 @@ async def run_foreign_async(conn: Any, statement: Statement[T], schema: str) -> 
         return statement.read(await fetch(conn, statement.text(schema), statement.parameters))
 
 
-def run_foreign_together(conn: Any, statements: Iterator[Statement[list[T]]], schema: str) -> list[T]:
-    """Execute several statements in the caller's transaction; return their answers, joined.
+def in_one_transaction(statements: Iterator[Statement[list[T]]]) -> Plan[list[T]]:
+    """Execute several statements in the caller's transaction; answer what they read, joined.
 
     Raises:
-        InvalidInput: there are several and ``conn`` is in no transaction: each would be committed by itself.
+        InvalidInput: there are several and the connection is in no transaction: each would be committed by itself.
     """
-    first, second = next(statements, None), next(statements, None)
-    if first is None:
-        return []
-    if second is None:
-        return run_foreign(conn, first, schema)
-    mark = str(uuid4())
-    run_foreign(conn, mark_transaction(mark), schema)
-    if not run_foreign(conn, is_same_transaction(mark), schema):
-        raise _in_no_transaction()
-    return [
-        one
-        for statement in chain((first, second), statements)
-        for one in run_foreign(conn, statement, schema)
-    ]
-
-
-async def run_foreign_together_async(
-    conn: Any, statements: Iterator[Statement[list[T]]], schema: str
-) -> list[T]:
-    """Do what ``run_foreign_together`` does, on an async connection."""
-    first, second = next(statements, None), next(statements, None)
-    if first is None:
-        return []
-    if second is None:
-        return await run_foreign_async(conn, first, schema)
-    mark = str(uuid4())
-    await run_foreign_async(conn, mark_transaction(mark), schema)
-    if not await run_foreign_async(conn, is_same_transaction(mark), schema):
-        raise _in_no_transaction()
-    return [
-        one
-        for statement in chain((first, second), statements)
-        for one in await run_foreign_async(conn, statement, schema)
-    ]
-
-
-def _in_no_transaction() -> InvalidInput:
-    return InvalidInput(
-        "conn: expected a connection inside a transaction, because so many runs take several statements, "
-        "got one that commits each by itself; begin a transaction first"
-    )
+    first_two = list(islice(statements, 2))
+    if len(first_two) == 2:
+        mark = str(uuid4())
+        yield mark_transaction(mark)
+        if not (yield is_same_transaction(mark)):
+            raise InvalidInput(
+                "conn: expected a connection inside a transaction, because so many runs take several statements, "
+                "got one that commits each by itself; begin a transaction first"
+            )
+    answers: list[T] = []
+    for statement in chain(first_two, statements):
+        answers += yield statement
+    return answers
 
 
 # ── one way of asking for each library ─────────────────────────────────────────────────────────────
