@@ -140,7 +140,9 @@ def test_granting_twice_and_by_five_at_once_does_no_harm(
 def test_an_application_that_would_grant_is_told_that_it_may_not(application: Database) -> None:
     user = application.info.user
 
-    with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"^no privileges were granted .*; connect as"):
+    with pytest.raises(
+        psycopg.errors.InsufficientPrivilege, match=r"^no privileges were granted .*; connect as"
+    ):
         grant_application(application, application.schema, user)
 
 
