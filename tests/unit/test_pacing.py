@@ -69,3 +69,13 @@ def test_a_worker_is_busy_when_runs_keep_coming_or_it_has_no_room() -> None:
     assert not pace.took_some(NOW, is_full=False, has_room=True)
     assert pace.took_some(NOW, is_full=False, has_room=False)
     assert pace.took_some(NOW + 2 * BUSY_SECONDS, is_full=False, has_room=True)
+
+
+def test_an_older_answer_that_found_nothing_does_not_put_off_what_a_full_one_left() -> None:
+    pace = Pace(2.0)
+    sent_with = pace.wakes
+
+    pace.took_some(NOW, is_full=True, has_room=True)
+    pace.found_nothing(NOW, due_in_seconds=None, wakes=sent_with)
+
+    assert pace.seconds_left(NOW) <= 0

@@ -44,6 +44,8 @@ class Pace:
         """Note that a claim brought runs, all that it asked for or fewer; return whether we are busy now."""
         self._is_flowing = is_full
         self._claim_at = 0.0
+        if is_full:
+            self.wakes += 1  # there may be more, which a claim on its way may have looked too early to see
         self._busy_since = now if self._busy_since is None else self._busy_since
         return now - self._busy_since > BUSY_SECONDS or not has_room
 
