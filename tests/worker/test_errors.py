@@ -58,6 +58,10 @@ def cpu_work(run: Any) -> Any:
             time.sleep(60)
         case "exit":
             os._exit(7)
+        case "fork":
+            if os.fork():
+                os._exit(7)
+            time.sleep(15)
         case "unpicklable":
             return threading.Lock()
         case "raise":
@@ -291,6 +295,13 @@ def test_what_goes_wrong_in_a_process_fails_that_attempt_alone(
     assert error in error_of(module_db, run_id)
     assert column_of(module_db, after, "result")[:2] == [True, False]
     assert column_of(module_db, after, "result")[2] != os.getpid()
+
+
+def test_a_process_that_died_is_noticed_though_its_fork_lives_on(module_db: Database) -> None:
+    run_id = submit(module_db, "cpu.long.v1", {"do": "fork"})
+
+    assert ended(module_db, run_id) == "failed"
+    assert "the handler's process died: exit code 7" in error_of(module_db, run_id)
 
 
 def test_a_handler_that_cannot_be_sent_to_a_process_fails_its_attempt(module_db: Database) -> None:

@@ -12,6 +12,7 @@ import os
 import pickle
 import signal
 import threading
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from simpleworkflow.worker.execution import Execution
 
 __all__ = ["CpuPool"]
+
+ALIVE_CHECK_SECONDS = 1.0
 
 
 class CpuPool:
@@ -137,17 +140,24 @@ class _CpuProcess:
         readable = asyncio.Event()
         loop.add_reader(self._pipe.fileno(), readable.set)
         try:
-            await readable.wait()
+            # Not for the end of the pipe alone: what the process forked may hold it open when the process has died.
+            while not readable.is_set() and self.is_alive():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ALIVE_CHECK_SECONDS):
+                        await readable.wait()
+            if not readable.is_set() and not self._pipe.poll():
+                raise self._death()
         finally:
             loop.remove_reader(self._pipe.fileno())
         try:
             word, value = self._pipe.recv()
         except (EOFError, OSError):
-            self._process.join(1)
-            raise RuntimeError(
-                f"the handler's process died: {_describe_exit(self._process.exitcode)}"
-            ) from None
+            raise self._death() from None
         return word, value
+
+    def _death(self) -> RuntimeError:
+        self._process.join(1)
+        return RuntimeError(f"the handler's process died: {_describe_exit(self._process.exitcode)}")
 
     def kill(self) -> None:
         self._process.kill()
