@@ -59,7 +59,7 @@ class Heart:
                 self._link.deadline_seconds = max(0.5, min(DEADLINE_SECONDS_MAX, DEADLINE_PART * min(leases)))
             await asyncio.sleep(min(leases) / 3 if leases else STARTING_SECONDS)
             for one in list(self.watched):
-                while one in self.watched and not await self._beat(one):
+                while one in self.watched and not await self._beat_whatever_comes(one):
                     await self._link.pause()
 
     async def expire(self, worker_ids: list[str], *, seconds: float = EXPIRE_SECONDS) -> None:
@@ -75,28 +75,32 @@ class Heart:
         """Close the connection."""
         await self._link.close()
 
-    async def _beat(self, one: Watched) -> bool:
+    async def _beat_whatever_comes(self, one: Watched) -> bool:
+        """Return whether the beat was done.  Nothing ends the heart: every lease depends on it."""
+        try:
+            await self._beat(one)
+        except DatabaseUnavailable:
+            return False  # its link has said so
+        except Exception as error:  # noqa: BLE001 - whatever the database or the system says, the heart beats on
+            self._link.say_refused(error)
+            return False
+        return True
+
+    async def _beat(self, one: Watched) -> None:
         slots = [slot for slot in one.table.held() if not _has_overrun(slot)]
         if not slots or _is_stopped(one.pid):
-            return True
+            return
         lease_seconds, sent_at = one.table.lease_seconds, monotonic()
         held = sorted((slot.run_id, slot.fencing_token) for slot in slots)
-        try:
-            states = await self._link.ask(heartbeat_runs(one.worker_id, held, seconds=lease_seconds))
-        except DatabaseUnavailable:
-            return False
-        except Exception:  # the edge of a service: whatever the database says, the heart beats on
-            logger.exception("a heartbeat was refused; trying again")
-            return False
+        states = await self._link.ask(heartbeat_runs(one.worker_id, held, seconds=lease_seconds))
         if one not in self.watched:
-            return True  # it has ended meanwhile, and its table is closed
+            return  # it has ended meanwhile, and its table is closed
         for slot in slots:
             state = states.get(slot.run_id, "lost")
             if state == "leased":
                 one.table.extend(slot, sent_at + lease_seconds)
             else:
                 one.table.write_verdict(slot, Verdict.CANCELLED if state == "cancelled" else Verdict.LOST)
-        return True
 
 
 def _has_overrun(slot: HeldSlot) -> bool:
@@ -109,7 +113,7 @@ def _is_stopped(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return _ps_says_stopped(pid)  # gone, or a system without /proc
 
 
@@ -128,6 +132,7 @@ class HeartProcess:
         self._order = {"database": database_order(database), "worker_id": worker_id, "pid": pid}
         self._table = table
         self._dependent: Dependent | None = None
+        self._is_failing = False
 
     def tend(self) -> None:
         """Start the process if it does not run."""
@@ -135,8 +140,15 @@ class HeartProcess:
             if self._dependent.process.poll() is None:
                 return
             self._dependent.close()
+            self._dependent = None  # also if another cannot be started now
             logger.warning("the heartbeat process died; starting it again")
-        self._dependent = Dependent("heart", lambda _: self._order, [self._table.fd])
+        try:
+            self._dependent = Dependent("heart", lambda _: self._order, [self._table.fd])
+            self._is_failing = False
+        except OSError as error:  # no process or descriptor left
+            if not self._is_failing:
+                logger.error("the heartbeat process cannot be started; trying again: %s", error)
+            self._is_failing = True
 
     def close(self) -> None:
         """End the process: nothing is held any more."""

@@ -31,12 +31,17 @@ class Dependent:
 
     def __init__(self, role: str, order: Callable[[int], dict[str, Any]], fds: Sequence[int]) -> None:
         reading, self._writing = os.pipe()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "simpleworkflow.worker", role, str(reading), *map(str, fds)],
-            pass_fds=[reading, *fds],
-            stdin=subprocess.DEVNULL,
-        )
-        os.close(reading)
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "simpleworkflow.worker", role, str(reading), *map(str, fds)],
+                pass_fds=[reading, *fds],
+                stdin=subprocess.DEVNULL,
+            )
+        except BaseException:
+            os.close(self._writing)
+            raise
+        finally:
+            os.close(reading)
         # Written after the start, so that the order can hold the process id.
         with suppress(BrokenPipeError):
             os.write(self._writing, json.dumps(order(self.process.pid)).encode() + b"\n")

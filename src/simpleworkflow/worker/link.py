@@ -94,9 +94,9 @@ class Link:
         self._outage.began(error)
 
     def say_refused(self, error: Exception) -> None:
-        """Count a statement that the database refused; log the first of a row of them."""
+        """Count a statement that failed though the database is there; log the first of a row of them."""
         if not self._failures:
-            logger.warning("the database refused a statement; trying again: %s", error)
+            logger.warning("a statement failed; trying again: %s", error)
         self._failures += 1
 
     async def pause(self) -> None:
