@@ -165,7 +165,11 @@ class Engine:
             try:
                 answer = await self._exchange(link, batch, limit)
             finally:
-                self._claiming -= limit
+                self._claiming -= limit  # before the pause: the other exchanger may have a link that works
+            if answer is None:
+                self._pace.wake()  # nobody has told what is due
+                await link.pause()
+                continue
             for claimed in answer.claimed:
                 self._accept(claimed, sent_at + self._options.lease_seconds)
             if limit:
@@ -180,7 +184,8 @@ class Engine:
             self._changed.set()
         self._changed.set()
 
-    async def _exchange(self, link: Link, batch: list[Finished], limit: int) -> Exchanged:
+    async def _exchange(self, link: Link, batch: list[Finished], limit: int) -> Exchanged | None:
+        """Return what the exchange brought; None: it failed, and ``link`` wants a pause."""
         statement = exchange(
             self.worker_id,
             sorted(batch),  # by id: everybody who waits for several runs takes them in this order
@@ -194,12 +199,10 @@ class Engine:
             # What was claimed and lost on the way comes back by expiry.  Finishing twice does no harm: the
             # second time is refused.
             self._ended = batch + self._ended
-            await link.pause()
         except Exception as error:  # noqa: BLE001 - whatever the database says, the worker lives
             link.say_refused(error)
             await finish_singly(link, self.worker_id, batch)
-            await link.pause()
-        return Exchanged([], 0.0, frozenset())
+        return None
 
     def _plan_next_claim(self, answer: Exchanged, limit: int, wakes: int) -> None:
         now = monotonic()
@@ -231,6 +234,8 @@ class Engine:
         return limit > 0 and self._pace.seconds_left(monotonic()) <= 0
 
     async def _wait(self, limit: int) -> None:
+        if not limit and not self._claiming:
+            self.set_hungry(False)  # no room: whoever has some shall be woken instead of us
         waits = [1.0]
         if self._ended:
             waits.append(FINISH_DELAY_SECONDS - (monotonic() - self._ended_at))
