@@ -43,7 +43,7 @@ def submit_many(db: Database, type_: str, number: int) -> None:
 
 def drained(db: Database, type_: str, *, seconds: float = 20) -> None:
     eventually(
-        lambda: count(db, "workflow_run", "type = %s and status <> 'succeeded'", type_) == 0,
+        lambda: count(db, "workflow_run", "type = %s and status in ('pending', 'leased')", type_) == 0,
         seconds=seconds,
         every=0.05,
     )
@@ -182,3 +182,34 @@ def test_a_flood_of_short_runs_leaves_nothing_leased(db: Database, database_url:
     drained(db, type_)
 
     assert count(db, "workflow_run", "attempt <> 1 or fencing_token <> 1") == 0
+
+
+def test_a_run_that_is_cancelled_while_it_waits_for_a_thread_is_not_executed(
+    db: Database, database_url: str, start: Start
+) -> None:
+    worker = Worker(concurrency=3, threads=1, poll_seconds=0.1, database_url=database_url)
+    type_, other, gate, executed = a_type(), a_type(), threading.Event(), list[str]()
+
+    @worker.handler(type_)
+    def handle(run: Any) -> None:
+        executed.append(str(run.id))
+        gate.wait(10)
+
+    @worker.handler(other)
+    async def quick(run: Any) -> None: ...
+
+    start(worker)
+    first = submit(db, type_)
+    eventually(lambda: executed == [first])
+    second = submit(db, type_)
+    eventually(lambda: column_of(db, second, "status") == "leased")
+
+    db.execute("update workflow_run set status = 'cancelled' where id = %s", [second])
+    submit_many(db, other, 1)
+    drained(db, other)  # the wake-up for the cancellation was sent before
+    gate.set()
+    drained(db, type_)
+    third = submit(db, type_)
+    eventually(lambda: third in executed)
+
+    assert executed == [first, third]

@@ -390,6 +390,8 @@ class Engine:
             self._cancel_handler(execution)
 
     def _cancel_handler(self, execution: Execution) -> None:
-        # A task that was cancelled before its first step would never say that it ended; it asks by itself.
-        if execution.task is not None and execution.is_started and execution.handler.kind != "thread":
+        # A task that was cancelled before its first step would never say that it ended; it asks by itself.  A
+        # handler in a thread cannot be cancelled, but one that still waits for its thread shall not begin.
+        can_be_cancelled = execution.handler.kind != "thread" or not execution.has_begun
+        if execution.task is not None and execution.is_started and can_be_cancelled:
             execution.task.cancel()

@@ -26,7 +26,18 @@ class Execution:
     It is also the link that its handler's run object holds.
     """
 
-    __slots__ = ("claimed", "engine", "found", "handler", "is_over", "is_started", "sequence", "slot", "task")
+    __slots__ = (
+        "claimed",
+        "engine",
+        "found",
+        "handler",
+        "has_begun",
+        "is_over",
+        "is_started",
+        "sequence",
+        "slot",
+        "task",
+    )
 
     def __init__(self, engine: Engine, claimed: Claimed, handler: Handler, slot: int, sequence: int) -> None:
         self.engine = engine
@@ -36,6 +47,7 @@ class Execution:
         self.sequence = sequence
         self.found: Verdict | None = None
         self.is_started = False
+        self.has_begun = False
         self.is_over = False
         self.task: asyncio.Task[None] | None = None
 
@@ -66,6 +78,7 @@ class Execution:
 
     def begin(self) -> float | None:
         """Let the time-out run from now; return its seconds.  Called when the handler really starts."""
+        self.has_begun = True
         seconds = self.handler.options.timeout_seconds
         if seconds is not None and not self.is_over:
             self.engine.table.set_timeout(self.slot, monotonic() + seconds + OVERRUN_SECONDS)
