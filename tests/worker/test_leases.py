@@ -138,6 +138,34 @@ def test_a_stale_slot_cannot_finish_a_run_that_its_own_process_claimed_again(
     assert column_of(db, run_id, "result") == 2
 
 
+def test_an_async_handler_that_asked_first_is_cancelled_all_the_same(
+    db: Database, database_url: str, start: Callable[[Worker], WorkerThread]
+) -> None:
+    worker = Worker(lease_seconds=1.5, poll_seconds=0.1, database_url=database_url)
+    type_, seen = a_type(), []
+
+    @worker.handler(type_)
+    async def handle(run: Any) -> None:
+        seen.append("started")
+        while not run.is_cancelled():
+            await asyncio.sleep(0.001)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    start(worker)
+    run_id = submit(db, type_)
+    eventually(lambda: seen == ["started"])
+    db.execute("update workflow_registry set is_enabled = false")  # nobody claims it again
+
+    lapse(db, run_id)
+    expire(db)
+
+    eventually(lambda: seen == ["started", "cancelled"], seconds=5)
+
+
 def test_a_worker_that_cannot_reach_its_database_stops_its_handlers_before_their_leases_end(
     db: Database, database_url: str
 ) -> None:

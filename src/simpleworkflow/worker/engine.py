@@ -381,9 +381,12 @@ class Engine:
 
     def tell(self, execution: Execution, verdict: Verdict) -> None:
         """Tell an execution, once, what became of its run; an async handler is cancelled."""
-        if execution.is_over or execution.found is verdict:
+        if execution.is_over:
             return
         execution.found = verdict
+        if execution.is_told:  # a second cancellation would disturb the handler's cleaning up
+            return
+        execution.is_told = True
         if execution.task is None:
             self._leave(execution)
         else:

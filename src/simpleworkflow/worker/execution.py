@@ -34,6 +34,7 @@ class Execution:
         "has_begun",
         "is_over",
         "is_started",
+        "is_told",
         "sequence",
         "slot",
         "task",
@@ -47,6 +48,7 @@ class Execution:
         self.sequence = sequence
         self.found: Verdict | None = None
         self.is_started = False
+        self.is_told = False
         self.has_begun = False
         self.is_over = False
         self.task: asyncio.Task[None] | None = None
