@@ -64,8 +64,7 @@ class SlotTable:
     @classmethod
     def create(cls, capacity: int) -> SlotTable:
         """Return a new, empty table."""
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
+        fd = _unnamed_file()
         os.ftruncate(fd, _HEADER.size + capacity * _SLOT.size)
         os.pwrite(fd, _HEADER.pack(capacity, 0, 0.0, 0.0, 0, 0, b""), 0)
         return cls(fd)
@@ -173,6 +172,14 @@ class SlotTable:
         """
         if _WORD.unpack_from(self._map, _offset(slot.number))[0] == slot.sequence:
             _TIME.pack_into(self._map, _offset(slot.number) + _LEASE_OFFSET, lease_until)
+
+
+def _unnamed_file() -> int:
+    # In memory where the system can: a full disk would end whoever first writes to a page with SIGBUS.
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("simpleworkflow-slots")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _offset(index: int) -> int:
