@@ -29,7 +29,6 @@ import psycopg
 from psycopg import sql
 
 from simpleworkflow.database import Statement, connect_async
-from simpleworkflow.errors import WorkflowError
 from simpleworkflow.model import matches
 
 __all__ = ["Notifier", "say_vacant", "within"]
@@ -220,7 +219,7 @@ class Notifier:
             started = loop.time()
             try:
                 await session()
-            except (WorkflowError, psycopg.Error, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, wake-ups shall come back
                 failures = 0 if loop.time() - started > RECONNECT_SECONDS_MAX else failures + 1
                 # The worker itself says that the database is away; here it costs wake-ups only.
                 logger.debug("no wake-ups for now", extra={"error": str(error)})
