@@ -9,7 +9,7 @@ for only briefly (a long wait would pin the horizon of vacuum), and given up as 
 Messages on the channel, which is named like the schema:
 
     wake TYPE ...       runs of these types were recorded, while somebody was hungry
-    cancelled ID        a leased run was cancelled
+    cancelled ID TOKEN  a leased run was cancelled, in the attempt of this fencing token
     hungry PATTERN ...  who holds the lock now covers these patterns
     vacant              the lock is free
 """
@@ -51,8 +51,9 @@ MESSAGE_BYTES_MAX = 7000
 class Notifier:
     """Listens for one worker process, and is hungry when told to.
 
-    ``on_wake`` is called when runs that the worker handles may be there, ``on_cancelled`` with the id of a
-    leased run that was cancelled; both on the loop.  Without a connection it is silent and tries again.
+    ``on_wake`` is called when runs that the worker handles may be there, ``on_cancelled`` with the id and
+    the fencing token of a leased run that was cancelled; both on the loop.  Without a
+    connection it is silent and tries again.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Notifier:
         patterns: Sequence[str],
         *,
         on_wake: Callable[[], None],
-        on_cancelled: Callable[[str], None],
+        on_cancelled: Callable[[str, int], None],
     ) -> None:
         self._conninfo = conninfo
         self._schema = schema
@@ -110,8 +111,8 @@ class Notifier:
 
     def _receive(self, message: str) -> None:
         word, *values = message.split() or [""]
-        if word == "cancelled" and values:
-            self._on_cancelled(values[0])
+        if word == "cancelled" and len(values) == 2 and values[1].isdecimal():
+            self._on_cancelled(values[0], int(values[1]))
         elif word == "wake":
             self._wake_for(values)
         elif word == "hungry":

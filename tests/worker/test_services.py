@@ -18,7 +18,7 @@ from simpleworkflow.worker.engine import Engine
 from simpleworkflow.worker.handlers import Handlers
 from simpleworkflow.worker.heart import Heart, HeartProcess, Watched
 from simpleworkflow.worker.options import HandlerOptions, WorkerOptions
-from simpleworkflow.worker.slots import SlotTable
+from simpleworkflow.worker.slots import SlotTable, Verdict
 
 NOWHERE = Database(conninfo="", schema="none", shown="", portable="", is_embedded=False, is_pooled=False)
 RUN_ID = "00000000-0000-7000-8000-000000000001"
@@ -43,6 +43,27 @@ class HealthyLink:
     async def ask(self, statement: Any) -> Any:
         claimed, self._claimed = self._claimed, []
         return Exchanged(claimed, None, frozenset())
+
+
+def test_a_late_word_of_a_cancel_leaves_the_next_attempt_alone() -> None:
+    asyncio.run(_hear_of_an_earlier_attempt())
+
+
+async def _hear_of_an_earlier_attempt() -> None:
+    started = asyncio.Event()
+    engine = an_engine([HealthyLink()], started)
+    working = asyncio.create_task(engine.run())
+    await asyncio.wait_for(started.wait(), 2)
+    (execution,) = engine._by_id.values()
+
+    engine.cancelled(RUN_ID, 0)
+    was_told = execution.found
+    engine.cancelled(RUN_ID, 1)
+
+    working.cancel()
+    await asyncio.wait([working])
+    assert was_told is None
+    assert execution.found is Verdict.CANCELLED
 
 
 def test_a_link_that_cannot_connect_does_not_keep_the_other_from_claiming() -> None:
@@ -181,7 +202,7 @@ async def _notify_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr("simpleworkflow.notifier.connect_async", connect)
-    notifier = Notifier("", "none", ["a.b"], on_wake=lambda: None, on_cancelled=lambda _: None)
+    notifier = Notifier("", "none", ["a.b"], on_wake=lambda: None, on_cancelled=lambda *_: None)
     notifying = asyncio.create_task(notifier.run())
 
     try:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from simpleworkflow.codec import describe_error
 from simpleworkflow.statements import Claimed
 from simpleworkflow.worker.context import WorkflowRun
+from simpleworkflow.worker.lifeline import describe_exit
 from simpleworkflow.worker.slots import SlotTable, Verdict
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class _CpuProcess:
 
     def _death(self) -> RuntimeError:
         self._process.join(1)
-        return RuntimeError(f"the handler's process died: {_describe_exit(self._process.exitcode)}")
+        return RuntimeError(f"the handler's process died: {describe_exit(self._process.exitcode)}")
 
     def kill(self) -> None:
         self._process.kill()
@@ -166,12 +167,6 @@ class _CpuProcess:
         self._lifeline.close()
         if self._process.exitcode is not None:
             self._process.close()
-
-
-def _describe_exit(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit code {code}"
 
 
 # ── in the process ─────────────────────────────────────────────────────────────────────────────────

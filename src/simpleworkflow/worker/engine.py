@@ -98,15 +98,11 @@ class Engine:
 
     async def run(self) -> None:
         """Work until ``stop`` was called and nothing is held any more."""
-        watching = asyncio.create_task(self._watch())
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for link in self._links:
-                    tasks.create_task(self._exchange_batches(link))
-        finally:
+        async with asyncio.TaskGroup() as tasks:
+            # In the group: without it nothing would fence the worker off, so its end is the worker's.
+            watching = tasks.create_task(self._watch())
+            await asyncio.wait([tasks.create_task(self._exchange_batches(link)) for link in self._links])
             watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
 
     def stop(self) -> None:
         """Claim nothing more; what is held goes on."""
@@ -146,9 +142,13 @@ class Engine:
         self._pace.wake()
         self._changed.set()
 
-    def cancelled(self, run_id: str) -> None:
-        """Tell the handler of this run, if it is here, that the run was cancelled."""
-        if execution := self._by_id.get(run_id):
+    def cancelled(self, run_id: str, fencing_token: int) -> None:
+        """Tell the handler of this attempt, if it is here, that its run was cancelled.
+
+        A run that was reopened and claimed again meanwhile has another token: it goes on.
+        """
+        execution = self._by_id.get(run_id)
+        if execution is not None and execution.claimed.fencing_token == fencing_token:
             self.tell(execution, Verdict.CANCELLED)
 
     # ── claiming and finishing ─────────────────────────────────────────────────────────────────────

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 
 from simpleworkflow.resolve import Database
 
-__all__ = ["BYE", "HURRY", "Dependent", "hear", "read_order", "watch_lifeline"]
+__all__ = ["BYE", "HURRY", "Dependent", "describe_exit", "hear", "read_order", "watch_lifeline"]
 
 PARENT_CHECK_SECONDS = 0.5
 BYE = b"bye\n"
@@ -102,3 +103,13 @@ async def watch_lifeline(fd: int) -> bool:
 def database_order(database: Database) -> dict[str, Any]:
     """Return the database as part of an order."""
     return asdict(database)
+
+
+def describe_exit(code: int | None) -> str:
+    """Return how a process ended, for people."""
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-code}"

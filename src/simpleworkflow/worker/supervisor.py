@@ -16,7 +16,7 @@ from typing import Any
 from simpleworkflow.resolve import Database
 from simpleworkflow.worker.engine import AHEAD_MAX
 from simpleworkflow.worker.heart import EXPIRE_SECONDS, Heart, Watched
-from simpleworkflow.worker.lifeline import HURRY, Dependent, database_order
+from simpleworkflow.worker.lifeline import HURRY, Dependent, database_order, describe_exit
 from simpleworkflow.worker.process import new_worker_id
 from simpleworkflow.worker.slots import SlotTable
 
@@ -131,7 +131,7 @@ class Supervisor:
         logger.warning(
             "worker %s ended (%s); starting another in %.1f s",
             child.watched.worker_id,
-            _describe(code),
+            describe_exit(code),
             seconds,
         )
         until = monotonic() + seconds
@@ -196,9 +196,3 @@ class _Child:
     def close(self) -> None:
         self._dependent.close()
         self._table.close()
-
-
-def _describe(code: int) -> str:
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit code {code}"

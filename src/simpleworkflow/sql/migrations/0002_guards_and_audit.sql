@@ -286,7 +286,7 @@ begin
     'reason', case when current_setting('workflow.transition', true) = 'cancel'
                    then nullif(current_setting('workflow.detail'), '') end)));
   if old.status = 'leased' then
-    perform pg_notify('{schema}', 'cancelled ' || new.id);
+    perform pg_notify('{schema}', format('cancelled %s %s', new.id, old.fencing_token));
   end if;
   return null;
 end
