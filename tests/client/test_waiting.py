@@ -101,6 +101,7 @@ def test_those_who_wait_for_many_runs_each_get_their_own(database_url: str, db: 
 def test_a_wait_outlives_the_connections_that_look_for_it(database_url: str, db: Database) -> None:
     run_id = a_run(db)
     with Client(database_url) as client, ThreadPoolExecutor(1) as threads:
+        client.get(run_id)  # a client that has never reached its database does not begin to wait
         wait = threads.submit(client.wait, run_id, 30)
         for _ in range(3):
             until(lambda: kill_sessions(db) > 0)
