@@ -14,7 +14,7 @@ demo: $(VENV)/.installed  ## watch real runs recorded, claimed, retried, cancell
 	@$(BIN)/wf demo
 
 test: $(VENV)/.installed-dev  ## run the tests on a real PostgreSQL (embedded, or DATABASE_URL)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 kills: $(VENV)/.installed-dev  ## 20,000 runs, 8 workers, one SIGKILL a second; about a minute
 	@KILLS_RUNS=20000 KILLS_COUNT=30 KILLS_PROCESSES=8 KILLS_CONCURRENCY=16 $(BIN)/python -m pytest -s tests/kills

@@ -26,6 +26,17 @@ from simpleworkflow.dburl import parse
 from simpleworkflow.migrate import migrate
 
 
+# Tests that start, kill and time programs: one after the other, while another process runs all the rest.
+PROGRAMS = frozenset({"cli", "embedded", "kills", "worker"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of programs in one of the two test processes (see the Makefile)."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group("programs" if folder in PROGRAMS else folder))
+
+
 @dataclass(frozen=True)
 class Server:
     """A server for the tests: two URLs without a schema; only some have a superuser's."""
