@@ -25,7 +25,6 @@ from simpleworkflow import embedded
 from simpleworkflow.dburl import parse
 from simpleworkflow.migrate import migrate
 
-
 # Tests that start, kill and time programs: one after the other, while another process runs all the rest.
 PROGRAMS = frozenset({"cli", "embedded", "kills", "worker"})
 
