@@ -49,18 +49,12 @@ class CpuPool:
             BaseException: whatever the handler raises.
         """
         # Before a process is involved: what cannot travel is the handler's fault alone.
+        function = pickle.dumps(execution.handler.function)
         job = pickle.dumps(
-            (
-                execution.handler.function,
-                tuple(execution.claimed),
-                payload,
-                arguments,
-                execution.slot,
-                execution.sequence,
-            )
+            (function, tuple(execution.claimed), payload, arguments, execution.slot, execution.sequence)
         )
         async with self._free:
-            process = self._take()
+            process = self._take(function)
             scope = asyncio.timeout(None)
             try:
                 await process.be_ready()
@@ -85,27 +79,29 @@ class CpuPool:
         self._all.clear()
         self._idle.clear()
 
-    def _take(self) -> _CpuProcess:
+    def _take(self, function: bytes) -> _CpuProcess:
         while self._idle:
             process = self._idle.pop()
             if process.is_alive():
                 return process
             self._all.discard(process)
             process.kill()
-        process = _CpuProcess(self._table)
+        process = _CpuProcess(self._table, function)
         self._all.add(process)
         return process
 
 
 class _CpuProcess:
-    def __init__(self, table: SlotTable) -> None:
+    def __init__(self, table: SlotTable, function: bytes) -> None:
         # Spawned, not forked: a fork would inherit our connections.
         context = multiprocessing.get_context("spawn")
         self._is_ready = False
         self._pipe, self._theirs = context.Pipe()
         # Nothing is ever said on it: its end tells the process that we are gone.
         lifeline, self._lifeline = context.Pipe(duplex=False)
-        self._process = context.Process(target=_serve, args=(self._theirs, lifeline, table), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(self._theirs, lifeline, table, function), daemon=True
+        )
         try:
             self._process.start()
         except BaseException:
@@ -172,11 +168,14 @@ class _CpuProcess:
 # ── in the process ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _serve(pipe: Connection, lifeline: Connection, table: SlotTable) -> None:
+def _serve(pipe: Connection, lifeline: Connection, table: SlotTable, function: bytes) -> None:
     # Ctrl-C, and the end of a service, reach all its processes; the worker decides what becomes of us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_worker, args=(lifeline,), daemon=True).start()
+    # The handler's module is imported now: that is not yet the handler's time.
+    with suppress(Exception):  # what goes wrong there is told by the job
+        pickle.loads(function)  # noqa: S301 - our own worker's
     pipe.send(("ready", None))
     while True:
         try:
@@ -195,9 +194,10 @@ def _end_with_worker(lifeline: Connection) -> None:
 
 def _execute(job: bytes, pipe: Connection, table: SlotTable) -> tuple[str, Any]:
     try:
-        function, claimed, payload, arguments, slot, sequence = pickle.loads(job)  # noqa: S301 - our own worker's
-        link = _PipeLink(pipe, table, slot, sequence)
-        return "result", _sendable(function(WorkflowRun(Claimed(*claimed), payload, link), *arguments))
+        pickled, claimed, payload, arguments, slot, sequence = pickle.loads(job)  # noqa: S301 - our own worker's
+        function = pickle.loads(pickled)  # noqa: S301
+        run = WorkflowRun(Claimed(*claimed), payload, _PipeLink(pipe, table, slot, sequence))
+        return "result", _sendable(function(run, *arguments))
     except BaseException as error:  # noqa: BLE001 - the worker judges it
         return "error", _sendable_error(error)
 
