@@ -6,6 +6,7 @@ A ``Statement`` is SQL text, its parameters, and how to read the rows that come 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,8 +135,23 @@ async def connect_async(conninfo: str, **parameters: Any) -> psycopg.AsyncConnec
     Raises:
         DatabaseUnavailable: it cannot be had; the message holds no secret.
     """
-    with translated():
-        return await psycopg.AsyncConnection.connect(conninfo, **_parameters(conninfo, parameters))
+    connecting = asyncio.ensure_future(
+        psycopg.AsyncConnection.connect(conninfo, **_parameters(conninfo, parameters))
+    )
+    try:
+        with translated():
+            return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        # Not left to the driver: before Python 3.12 asyncio.wait_for, in which it waits, may swallow a
+        # cancellation, and whoever stops would wait for the time-out of the connection.
+        connecting.cancel()
+        connecting.add_done_callback(_close_unwanted)
+        raise
+
+
+def _close_unwanted(connecting: asyncio.Future[psycopg.AsyncConnection[Any]]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().pgconn.finish()
 
 
 def _parameters(conninfo: str, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -77,11 +77,9 @@ class Notifier:
         self._covered: list[str] = []
         self._is_holder = False
 
-    async def run(self) -> None:
-        """Listen and be hungry until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._again_and_again(self._listen))
-            tasks.create_task(self._again_and_again(self._keep_hungry))
+    def services(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what is to be run until it is cancelled: one listens, one is hungry."""
+        return [self._again_and_again(self._listen), self._again_and_again(self._keep_hungry)]
 
     def set_hungry(self, hungry: bool) -> None:
         """Say whether this worker waits for runs."""

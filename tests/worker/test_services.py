@@ -205,7 +205,7 @@ async def _notify_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("simpleworkflow.notifier.connect_async", connect)
     notifier = Notifier("", "none", ["a.b"], on_wake=lambda: None, on_cancelled=lambda *_: None)
-    notifying = asyncio.create_task(notifier.run())
+    notifying = asyncio.gather(*notifier.services())
 
     try:
         await asyncio.wait_for(again.wait(), 2)

@@ -35,6 +35,7 @@ __all__ = ["HookFailed", "Plan", "WorkerProcess", "new_worker_id"]
 logger = logging.getLogger("simpleworkflow.worker")
 
 TEND_SECONDS = 0.25
+CANCEL_AGAIN_SECONDS = 0.3
 # Past its grace a stopping worker has this long to give back what is left.
 RELEASE_SECONDS = 4.0
 
@@ -181,7 +182,7 @@ class WorkerProcess:
                 on_cancelled=self._engine.cancelled,
             )
             self._engine.set_hungry = notifier.set_hungry
-            tasks.append(asyncio.create_task(notifier.run()))
+            tasks += [asyncio.create_task(service) for service in notifier.services()]
         working = asyncio.create_task(self._engine.run())
         stopped = asyncio.create_task(self._stopping.wait())
         logger.info("worker %s started for %s", self.worker_id, " ".join(self._plan.patterns))
@@ -189,9 +190,7 @@ class WorkerProcess:
             await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
             await self._settle(working)
         finally:
-            for task in (stopped, working, *tasks):
-                task.cancel()
-            await asyncio.wait([stopped, working, *tasks])
+            await _cancel_all([stopped, working, *tasks])
             for hook in self._plan.on_shutdown:
                 await _stop_hook(hook)
             logger.info("worker %s stopped", self.worker_id)
@@ -267,6 +266,18 @@ async def _in_daemon_thread(function: Callable[..., None], *arguments: Any) -> N
     threading.Thread(target=call, name="start", daemon=True).start()
     if error := await ended:
         raise error
+
+
+async def _cancel_all(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until all have ended, whatever they end with.
+
+    Again and again: before Python 3.12 ``asyncio.wait_for``, which the driver uses, may swallow a cancellation.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
 
 
 async def _end(task: asyncio.Task[Any]) -> None:
