@@ -25,8 +25,10 @@ from simpleworkflow import embedded
 from simpleworkflow.dburl import parse
 from simpleworkflow.migrate import migrate
 
+pytest_plugins = ["matrix"]
+
 # Tests that start, kill and time programs: one after the other, while another process runs all the rest.
-PROGRAMS = frozenset({"cli", "embedded", "kills", "worker"})
+PROGRAMS = frozenset({"cli", "embedded", "faults", "kills", "worker"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,11 +12,16 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import pytest
+
 from builders import Database, a_type, ask, claim, column_of, events_of, expire, lapse, status_of, submit
 from simpleworkflow import Worker, statements
 from worker.stage import Network, Notes, Program, WorkerThread, at_port, children_of, ended, eventually
 
 
+@pytest.mark.fault(
+    "Death, pause, leases", "SIGSTOP of one process past its lease while another claims, then SIGCONT", "P3"
+)
 def test_a_stopped_process_that_wakes_up_can_change_nothing(
     db: Database, database_url: str, tmp_path: Path
 ) -> None:
@@ -41,6 +46,7 @@ def test_a_stopped_process_that_wakes_up_can_change_nothing(
         assert events_of(db, run_id) == ["created", "leased", "expired", "leased"]
 
 
+@pytest.mark.fault("Death, pause, leases", "SIGSTOP of the whole service past its leases, then SIGCONT", "P3")
 def test_a_whole_stopped_service_that_wakes_up_can_change_nothing(
     db: Database, database_url: str, tmp_path: Path
 ) -> None:
@@ -93,6 +99,7 @@ def test_a_heart_that_was_killed_is_replaced_before_a_lease_ends(
         assert "the heartbeat process died" in program.log
 
 
+@pytest.mark.fault("Death, pause, leases", "SIGKILL of a program with its own worker", "P7")
 def test_the_runs_of_a_killed_program_come_back_within_a_second(
     db: Database, database_url: str, tmp_path: Path
 ) -> None:
@@ -106,6 +113,7 @@ def test_the_runs_of_a_killed_program_come_back_within_a_second(
         eventually(lambda: status_of(db, run_id) == "pending", seconds=1.5)
 
 
+@pytest.mark.fault("Death, pause, leases", "a lease lapses and the same process claims the run again", "P3")
 def test_a_stale_slot_cannot_finish_a_run_that_its_own_process_claimed_again(
     db: Database, database_url: str, start: Callable[[Worker], WorkerThread]
 ) -> None:
