@@ -11,7 +11,7 @@ from typing import NamedTuple
 from simpleworkflow.dburl import DEFAULT_SCHEMA, DatabaseUrl, check_schema_name, from_pg_environment, parse
 from simpleworkflow.errors import InvalidDatabaseUrl, InvalidInput
 
-__all__ = ["Setting", "Settings"]
+__all__ = ["Setting", "Settings", "failpoints_text"]
 
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _POOLERS = {"transaction": True, "session": False, "none": False}
@@ -96,6 +96,11 @@ class Settings:
             "log_level": self.log_level,
         }
         return [Setting(name, value, self.sources.get(name, "program")) for name, value in values.items()]
+
+
+def failpoints_text(env: Mapping[str, str] = os.environ) -> str:
+    """Return what ``SIMPLEWORKFLOW_FAILPOINTS`` says: for the tests of the worker alone, and no setting."""
+    return env.get("SIMPLEWORKFLOW_FAILPOINTS", "")
 
 
 def _source(env: Mapping[str, str], name: str) -> str:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.context import AsyncWorkflowRun, WorkflowRun
 from simpleworkflow.worker.cpu import CpuPool
 from simpleworkflow.worker.slots import SlotTable, Verdict
@@ -42,11 +43,13 @@ class Callers:
         match execution.handler.kind:
             case "async":
                 run = AsyncWorkflowRun(execution.claimed, payload, execution)
-                return await _within(execution, execution.handler.function(run, *arguments))
+                result = await _within(execution, execution.handler.function(run, *arguments))
             case "thread":
-                return await self._threads.call(execution, payload, arguments)
+                result = await self._threads.call(execution, payload, arguments)
             case "cpu":
-                return await self._cpu.call(execution, payload, arguments)
+                result = await self._cpu.call(execution, payload, arguments)
+        failpoints.hit("executed")
+        return result
 
     def close(self) -> None:
         """End the processes; threads are daemons and end with the program."""

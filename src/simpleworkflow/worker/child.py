@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from simpleworkflow.errors import SchemaMismatch, WorkerNotFound, WorkflowError
 from simpleworkflow.resolve import Database
+from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.lifeline import HURRY, hear, read_order
 from simpleworkflow.worker.process import Plan, WorkerProcess
 from simpleworkflow.worker.slots import SlotTable
@@ -46,6 +47,7 @@ async def _work_and_exit(order: dict[str, Any], lifeline: int, table: SlotTable)
 async def _work(order: dict[str, Any], lifeline: int, table: SlotTable) -> int:
     try:
         plan = _load(order)
+        failpoints.hit("starting")
         process = WorkerProcess(plan, Database(**order["database"]), table, order["worker_id"], is_child=True)
         _follow_supervisor(lifeline, process)
         await process.run()

@@ -21,13 +21,8 @@ from simpleworkflow.codec import decode
 from simpleworkflow.errors import DatabaseUnavailable, LeaseLost, RunCancelled, WorkflowError
 from simpleworkflow.outcome import Cancelled as CancelledOutcome
 from simpleworkflow.outcome import Failed, Lost, Outcome, Retried, Succeeded, decide_failure, decide_result
-from simpleworkflow.statements import (
-    Claimed,
-    Exchanged,
-    Finished,
-    exchange,
-    release_runs,
-)
+from simpleworkflow.statements import Claimed, Exchanged, Finished, exchange, release_runs
+from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.calling import Callers
 from simpleworkflow.worker.execution import Execution
 from simpleworkflow.worker.finishing import finish_singly
@@ -170,6 +165,8 @@ class Engine:
                 self._pace.wake()  # nobody has told what is due
                 await link.pause()
                 continue
+            failpoints.hit("finished", len(batch))
+            failpoints.hit("claimed", len(answer.claimed))
             for claimed in answer.claimed:
                 self._accept(claimed, sent_at + self._options.lease_seconds)
             if limit:
@@ -193,6 +190,7 @@ class Engine:
             limit=limit,
             lease_seconds=self._options.lease_seconds,
         )
+        failpoints.hit("finishing", len(batch))
         try:
             return await link.ask(statement)
         except DatabaseUnavailable:

@@ -19,6 +19,7 @@ from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
 from simpleworkflow.notifier import say_vacant
 from simpleworkflow.resolve import Database
 from simpleworkflow.statements import expire_runs, heartbeat_runs
+from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.lifeline import BYE, Dependent, database_order, read_order, watch_lifeline
 from simpleworkflow.worker.link import Link, Outage
 from simpleworkflow.worker.slots import HeldSlot, SlotTable, Verdict
@@ -92,7 +93,9 @@ class Heart:
             return
         lease_seconds, sent_at = one.table.lease_seconds, monotonic()
         held = sorted((slot.run_id, slot.fencing_token) for slot in slots)
+        failpoints.hit("beating")
         states = await self._link.ask(heartbeat_runs(one.worker_id, held, seconds=lease_seconds))
+        failpoints.hit("beaten")
         if one not in self.watched:
             return  # it has ended meanwhile, and its table is closed
         for slot in slots:

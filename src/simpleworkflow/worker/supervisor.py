@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 from simpleworkflow.resolve import Database
+from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.engine import AHEAD_MAX
 from simpleworkflow.worker.heart import EXPIRE_SECONDS, Heart, Watched
 from simpleworkflow.worker.lifeline import HURRY, Dependent, database_order, describe_exit
@@ -117,6 +118,7 @@ class Supervisor:
                 await self._pause(child, code, failures)
 
     async def _expire(self, child: _Child) -> None:
+        failpoints.hit("expiring")
         seconds = EXPIRE_SECONDS_AT_STOP if self._is_stopping else EXPIRE_SECONDS
         await self._heart.expire([child.watched.worker_id], seconds=seconds)
 
