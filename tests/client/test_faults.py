@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,8 @@ import psycopg
 import pytest
 
 from builders import Database, a_run, count, status_of
-from client.lines import Line
 from client.sessions import kill_sessions, sessions
+from faults.proxy import Proxy
 from simpleworkflow import Client, DatabaseUnavailable, NewRun, SchemaMismatch
 from simpleworkflow.client import runners
 from simpleworkflow.client.retrying import Retrying
@@ -114,14 +115,14 @@ def test_sessions_killed_at_rest_are_not_noticed_by_anybody(client: Any, db: Dat
 def test_a_lost_answer_to_a_submission_with_a_key_is_asked_for_again(
     open_client: Any, database_url: str, db: Database
 ) -> None:
-    with Line(database_url) as line:
-        client = open_client(line.url)
+    with Proxy(database_url) as proxy:
+        client = open_client(proxy.url)
         client.list()
-        line.swallow_next_answer()
+        lost = proxy.swallow("")
 
         handle = client.submit("a.run.v1", idempotency_key="k")
 
-        assert line.swallowed.is_set()
+        assert lost.wait()
         assert count(db, "workflow_run") == 1
         assert client.get(handle.id).idempotency_key == "k"
 
@@ -129,10 +130,10 @@ def test_a_lost_answer_to_a_submission_with_a_key_is_asked_for_again(
 def test_a_lost_answer_to_a_submission_without_a_key_is_unknown_and_not_sent_again(
     open_client: Any, database_url: str, db: Database
 ) -> None:
-    with Line(database_url) as line:
-        client = open_client(line.url)
+    with Proxy(database_url) as proxy:
+        client = open_client(proxy.url)
         client.list()
-        line.swallow_next_answer()
+        proxy.swallow("")
 
         with pytest.raises(DatabaseUnavailable, match="unknown whether the change was recorded") as caught:
             client.submit("a.run.v1")
@@ -148,14 +149,14 @@ def test_a_lost_answer_to_a_repeatable_verb_is_not_noticed(
     open_client: Any, database_url: str, db: Database, verb: str
 ) -> None:
     run_id = a_run(db)
-    with Line(database_url) as line:
-        client = open_client(line.url)
+    with Proxy(database_url) as proxy:
+        client = open_client(proxy.url)
         client.list()
-        line.swallow_next_answer()
+        lost = proxy.swallow("")
 
         getattr(client, verb)(run_id)
 
-        assert line.swallowed.is_set()
+        assert lost.wait()
 
 
 def test_many_runs_whose_connection_is_lost_before_the_commit_are_known_not_to_be_there(
@@ -180,11 +181,16 @@ def test_many_runs_whose_connection_is_lost_before_the_commit_are_known_not_to_b
 def test_a_server_that_comes_back_within_a_second_is_not_noticed(
     open_client: Any, database_url: str, db: Database
 ) -> None:
-    with Line(database_url) as line:
-        client = open_client(line.url)
+    with Proxy(database_url) as proxy:
+        client = open_client(proxy.url)
         client.submit("a.run.v1")
-        with line.down(seconds=0.4):
-            handle = client.submit("a.run.v1")
+        proxy.refuse()
+        proxy.reset()
+        up_again = threading.Timer(0.4, proxy.heal)
+        up_again.start()
+
+        handle = client.submit("a.run.v1")
+        up_again.join()
 
         assert status_of(db, str(handle.id)) == "pending"
 

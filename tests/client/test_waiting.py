@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from builders import Database, a_held_run, a_run, cancel, finish
-from client.lines import Line
 from client.sessions import kill_sessions, sessions
+from faults.proxy import Proxy
 from simpleworkflow import AsyncClient, Client, DatabaseUnavailable, InvalidInput, RunNotFound, WaitTimeout
 
 
@@ -114,10 +114,12 @@ def test_a_wait_that_ended_without_the_database_says_so(
     open_client: Any, database_url: str, db: Database
 ) -> None:
     run_id = a_run(db)
-    with Line(database_url) as line:
-        client = open_client(line.url)
+    with Proxy(database_url) as proxy:
+        client = open_client(proxy.url)
         client.list()
-        with line.down(seconds=3), pytest.raises(WaitTimeout) as caught:
+        proxy.refuse()
+        proxy.reset()
+        with pytest.raises(WaitTimeout) as caught:
             client.wait(run_id, timeout=2)
 
     assert isinstance(caught.value.__cause__, DatabaseUnavailable)

@@ -1,4 +1,4 @@
-"""What the worker's tests play on: workers in this process, in programs of their own, and a broken network."""
+"""What the worker's tests play on: workers in this process, and in programs of their own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TypeVar
@@ -167,69 +165,6 @@ class Program:
     def exit_code(self, *, seconds: float = 20) -> int:
         """Wait for its end."""
         return self.process.wait(seconds)
-
-
-class Network:
-    """A TCP forwarder to the database that can fall silent: what is sent is swallowed, nothing is closed."""
-
-    def __init__(self, url: str) -> None:
-        place = conninfo_to_dict(parse(url).conninfo)
-        self._target = (str(place["host"]), int(place["port"] or 5432))
-        self._is_silent = False
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._ready: Future[asyncio.AbstractEventLoop] = Future()
-        self._over = asyncio.Event()
-        self.port = 0
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
-        self._thread.start()
-        self._loop = self._ready.result(5)
-
-    def fall_silent(self) -> None:
-        """Swallow everything from now on."""
-        self._is_silent = True
-
-    def heal(self) -> None:
-        """Forward again; connections from before are gone."""
-        self._is_silent = False
-        self._loop.call_soon_threadsafe(self._cut)
-
-    def close(self) -> None:
-        """End the forwarder."""
-        self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join(5)
-
-    def _cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    async def _run(self) -> None:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set_result(asyncio.get_running_loop())
-        await self._over.wait()
-        server.close()
-        self._cut()
-        await asyncio.wait(
-            [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] or [_done()]
-        )
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(*self._target)
-        self._writers |= {writer, back}
-        await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while chunk := await reader.read(65536):
-                if not self._is_silent:
-                    writer.write(chunk)
-        if not self._is_silent:
-            writer.close()
-
-
-def _done() -> asyncio.Task[None]:
-    return asyncio.create_task(asyncio.sleep(0))
 
 
 def at_port(url: str, port: int) -> str:

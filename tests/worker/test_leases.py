@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from builders import Database, a_type, ask, claim, column_of, events_of, expire, lapse, status_of, submit
+from faults.proxy import Proxy
 from simpleworkflow import Worker, statements
-from worker.stage import Network, Notes, Program, WorkerThread, at_port, children_of, ended, eventually
+from worker.stage import Notes, Program, WorkerThread, children_of, ended, eventually
 
 
 @pytest.mark.fault(
@@ -177,8 +178,8 @@ def test_an_async_handler_that_asked_first_is_cancelled_all_the_same(
 def test_a_worker_that_cannot_reach_its_database_stops_its_handlers_before_their_leases_end(
     db: Database, database_url: str
 ) -> None:
-    network = Network(database_url)
-    worker = Worker(lease_seconds=1.5, poll_seconds=0.1, database_url=at_port(database_url, network.port))
+    network = Proxy(database_url)
+    worker = Worker(lease_seconds=1.5, poll_seconds=0.1, database_url=network.url)
     type_, cancelled_at, started = a_type(), [], []
 
     @worker.handler(type_)
@@ -195,7 +196,7 @@ def test_a_worker_that_cannot_reach_its_database_stops_its_handlers_before_their
         run_id = submit(db, type_)
         eventually(lambda: started)
 
-        network.fall_silent()
+        network.black_hole()
         eventually(lambda: cancelled_at, seconds=5)
         lease_until = column_of(db, run_id, "lease_until").timestamp()
         network.heal()

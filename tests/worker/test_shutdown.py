@@ -11,7 +11,8 @@ from time import monotonic
 import pytest
 
 from builders import Database, column_of, events_of, status_of, submit
-from worker.stage import Network, Notes, Program, at_port, ended, eventually
+from faults.proxy import Proxy
+from worker.stage import Notes, Program, at_port, ended, eventually
 
 KINDS = [pytest.param(False, id="supervisor"), pytest.param(True, id="program")]
 
@@ -31,10 +32,9 @@ def run_program(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Pro
 
 
 @pytest.fixture
-def network(database_url: str) -> Iterator[Network]:
-    network = Network(database_url)
-    yield network
-    network.close()
+def network(database_url: str) -> Iterator[Proxy]:
+    with Proxy(database_url) as network:
+        yield network
 
 
 @pytest.mark.parametrize("is_script", KINDS)
@@ -142,22 +142,20 @@ def test_a_worker_whose_database_is_silent_ends_within_its_grace_and_five_second
     is_script: bool,
     is_silent_from_the_start: bool,
     run_program: Callable[..., Program],
-    database_url: str,
-    network: Network,
+    network: Proxy,
     db: Database,
     tmp_path: Path,
 ) -> None:
-    url = at_port(database_url, network.port)
     if is_silent_from_the_start:
-        network.fall_silent()
-    program = run_program(is_script=is_script, url=url, GRACE="0.2")
+        network.black_hole()
+    program = run_program(is_script=is_script, url=network.url, GRACE="0.2")
     if is_silent_from_the_start:
         Notes(tmp_path).wait("loaded")
     else:
         program.started()
         run_id = submit(db, "app.sleep.v1", {"seconds": 60})
         Notes(tmp_path).wait("sleep", run_id)
-        network.fall_silent()
+        network.black_hole()
 
     sent_at = program.signal(signal.SIGTERM)
     program.exit_code()
