@@ -109,7 +109,7 @@ class NewRun:
             _check_key(self.idempotency_key)
         if self.run_at is not None:
             check_time("run_at", self.run_at)
-        _check_delay(self.delay_seconds)
+        check_duration("delay", self.delay)
 
     @property
     def delay_seconds(self) -> float:
@@ -154,9 +154,22 @@ def _check_key(value: object) -> None:
         raise InvalidInput(f"idempotency_key: expected 1 to 400 bytes, got {size}")
 
 
-def _check_delay(value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= DELAY_SECONDS_MAX:
-        raise InvalidInput(f"delay: expected seconds from 0 to {DELAY_SECONDS_MAX:.0f}, got {shown(value)}")
+def check_duration(name: str, value: object) -> float:
+    """Return a length of time, seconds or a timedelta, as seconds.
+
+    Raises:
+        InvalidInput: it is none, or negative, or longer than a hundred years; the message begins with ``name``.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if (
+        not isinstance(seconds, int | float)
+        or isinstance(seconds, bool)
+        or not 0 <= seconds <= DELAY_SECONDS_MAX
+    ):
+        raise InvalidInput(
+            f"{name}: expected seconds from 0 to {DELAY_SECONDS_MAX:.0f}, got {shown(seconds)}"
+        )
+    return float(seconds)
 
 
 def check_time(name: str, value: object) -> None:

@@ -63,6 +63,7 @@ COMMANDS = {
     "worker": Lazy("worker", "worker", "Run the worker of a module in several processes."),
     "migrate": Lazy("migrate", "migrate", "Bring the schema up to date; check it; print the SQL."),
     "verify": Lazy("verify", "verify", "Check that runs and events keep the promises."),
+    "prune": Lazy("prune", "prune", "Delete runs that ended long ago."),
     "psql": Lazy("psql", "psql", "Open psql on the workflow tables."),
     "url": Lazy("url", "url", "Print the database URL that every driver takes."),
     "config": Lazy("config", "config", "Show each setting and where it comes from."),

@@ -134,6 +134,20 @@ class AsyncClient:
         """Give a failed or cancelled run ``attempts`` more; return whether this changed it; see ``Client.reopen``."""
         return await self._follow(verbs.reopen(run_id, attempts, reason), conn)
 
+    async def prune(
+        self,
+        older_than: float | timedelta,
+        *,
+        pattern: verbs.Patterns | None = None,
+        status: verbs.Statuses | None = None,
+        limit: int | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Delete runs that ended long ago; return how many; see ``Client.prune``."""
+        return await self._follow(
+            verbs.prune(older_than, pattern=pattern, status=status, limit=limit, dry_run=dry_run)
+        )
+
     async def list(
         self,
         *,

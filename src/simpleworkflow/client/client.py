@@ -196,6 +196,29 @@ class Client:
         """
         return self._follow(verbs.reopen(run_id, attempts, reason), conn)
 
+    def prune(
+        self,
+        older_than: float | timedelta,
+        *,
+        pattern: verbs.Patterns | None = None,
+        status: verbs.Statuses | None = None,
+        limit: int | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Delete runs that ended at least ``older_than`` (seconds or a timedelta) ago, and their events.
+
+        Returns how many.  ``pattern`` and ``status`` narrow it as in ``list``; at most ``limit`` runs, the oldest
+        first.  They go in batches, each in a transaction of its own; one that somebody has locked stays
+        for the next time.  ``dry_run`` only counts.  A pruned run is gone, for
+        ``get`` too, and its idempotency key is free again.
+
+        Raises:
+            InvalidInput: an argument cannot be used, or ``status`` is not one that ends a run.
+        """
+        return self._follow(
+            verbs.prune(older_than, pattern=pattern, status=status, limit=limit, dry_run=dry_run)
+        )
+
     def list(
         self,
         *,

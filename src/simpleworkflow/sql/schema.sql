@@ -176,6 +176,22 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone, p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[]) RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select count(*)
+    from workflow.workflow_run as run
+   where run.finished_at < p_ended_before
+     and (p_statuses is null or run.status = any (p_statuses))
+     and (p_patterns is null or exists (
+           select from unnest(p_patterns) as pattern
+            where run.type = pattern or pattern like '%\%' and starts_with(run.type, left(pattern, -1))))
+     and not exists (
+           select from workflow.workflow_run as parent
+            where parent.id = run.parent_id and parent.finished_at is null)
+$$;
+
 CREATE FUNCTION workflow.default_backoff_seconds(p_attempt integer) RETURNS double precision
     LANGUAGE sql PARALLEL SAFE
     AS $$
@@ -735,6 +751,56 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.prune(p_ended_before timestamp with time zone, p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_limit integer DEFAULT 1000, p_from timestamp with time zone DEFAULT '-infinity'::timestamp with time zone) RETURNS TABLE(pruned bigint, reached_at timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  v_ids uuid[];
+begin
+  if p_ended_before is null then
+    raise exception using errcode = 'WF002', message = 'p_ended_before: expected a time, got null';
+  elsif exists (select from unnest(p_statuses) as status
+                 where status is null or status not in ('succeeded', 'failed', 'cancelled')) then
+    raise exception using errcode = 'WF002', message = 'p_statuses: expected succeeded, failed or cancelled',
+      hint = 'a run that has not ended is never pruned; cancel it first';
+  elsif (p_limit > 0) is not true then
+    raise exception using errcode = 'WF002',
+      message = format('p_limit: expected more than 0, got %s', coalesce(p_limit::text, 'null'));
+  end if;
+  with ended as (
+    select run.id, run.finished_at
+      from workflow.workflow_run as run
+     where run.finished_at >= coalesce(p_from, '-infinity')
+       and run.finished_at < p_ended_before
+       and (p_statuses is null or run.status = any (p_statuses))
+       and (p_patterns is null or exists (
+             select from unnest(p_patterns) as pattern
+              where run.type = pattern or pattern like '%\%' and starts_with(run.type, left(pattern, -1))))
+       and not exists (
+             select from workflow.workflow_run as parent
+              where parent.id = run.parent_id and parent.finished_at is null)
+     order by run.finished_at
+     limit p_limit
+       for update of run skip locked)
+  select coalesce(array_agg(ended.id), '{}'), max(ended.finished_at) into v_ids, reached_at from ended;
+  -- Statements of their own, after the lock: what a run was changed by until then has left its events by now.
+  perform set_config('workflow.transition', 'prune', true);
+  delete from workflow.workflow_event where workflow_id = any (v_ids);
+  delete from workflow.workflow_run as run where run.id = any (v_ids);
+  get diagnostics pruned = row_count;
+  perform set_config('workflow.transition', '', true);
+  return next;
+end
+$$;
+
 CREATE FUNCTION workflow.refuse_delays(p_delays_seconds double precision[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -892,6 +958,9 @@ CREATE FUNCTION workflow.submit_many(p_types text[], p_payloads jsonb[], p_idemp
 declare
   v_ids uuid[] := array(select workflow.uuid7() from generate_series(1, cardinality(p_types)));
   v_created uuid[];
+  v_are_new boolean[];
+  v_position int;
+  v_again record;
 begin
   perform workflow.refuse_delays(p_delays_seconds);
   if cardinality(p_payloads) is distinct from cardinality(p_types) then
@@ -914,15 +983,27 @@ begin
 
   if cardinality(v_created) = cardinality(v_ids) then
     return query select unnest(v_ids), true;
-  else
-    return query
-    select coalesce(mine.id, existing.id), mine.id is not null
-      from unnest(v_ids, p_idempotency_keys) with ordinality as wanted (id, idempotency_key, position)
-      left join unnest(v_created) as mine (id) on mine.id = wanted.id
-      left join workflow.workflow_run as existing
-             on mine.id is null and existing.idempotency_key = wanted.idempotency_key
-     order by wanted.position;
+    return;
   end if;
+  select array_agg(coalesce(mine.id, existing.id) order by wanted.position),
+         array_agg(mine.id is not null order by wanted.position)
+    into v_ids, v_are_new
+    from unnest(v_ids, p_idempotency_keys) with ordinality as wanted (id, idempotency_key, position)
+    left join unnest(v_created) as mine (id) on mine.id = wanted.id
+    left join workflow.workflow_run as existing
+           on mine.id is null and existing.idempotency_key = wanted.idempotency_key;
+  -- A run that had the key has been pruned in between: the key is free again.
+  loop
+    v_position := array_position(v_ids, null);
+    exit when v_position is null;
+    select * into v_again
+      from workflow.submit(p_types[v_position], p_payloads[v_position], p_idempotency_keys[v_position],
+                           p_priorities[v_position], p_run_ats[v_position], p_delays_seconds[v_position],
+                           p_max_attempts[v_position]);
+    v_ids[v_position] := v_again.id;
+    v_are_new[v_position] := v_again.created;
+  end loop;
+  return query select answer.id, answer.created from unnest(v_ids, v_are_new) as answer (id, created);
 end
 $$;
 
@@ -1162,6 +1243,8 @@ ALTER TABLE ONLY workflow.workflow_schedule
 
 CREATE INDEX workflow_registry_disabled ON workflow.workflow_registry USING btree (workflow_name) WHERE (NOT is_enabled);
 
+CREATE INDEX workflow_run_ended ON workflow.workflow_run USING btree (finished_at) WHERE (finished_at IS NOT NULL);
+
 CREATE INDEX workflow_run_failed ON workflow.workflow_run USING btree (id) WHERE (status = 'failed'::text);
 
 CREATE INDEX workflow_run_lane ON workflow.workflow_run USING btree (type, priority, run_at) WHERE ((status = 'pending'::text) AND (deleted_at IS NULL));
@@ -1194,6 +1277,8 @@ REVOKE ALL ON FUNCTION workflow.cancel(p_ids uuid[], p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer, p_lease_seconds double precision) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone, p_patterns text[], p_statuses text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.expire(p_dead text[], p_limit integer) FROM PUBLIC;
@@ -1207,6 +1292,8 @@ REVOKE ALL ON FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer
 REVOKE ALL ON FUNCTION workflow.next_lease_until() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.progress(p_worker text, p_id uuid, p_token bigint, p_progress jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.prune(p_ended_before timestamp with time zone, p_patterns text[], p_statuses text[], p_limit integer, p_from timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.register_types(p_names text[], p_runtime text) FROM PUBLIC;
 

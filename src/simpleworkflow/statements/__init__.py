@@ -4,6 +4,7 @@ Every value travels as text, number or array of them, cast in the SQL, so that p
 same parameters whatever codecs their user has set.
 """
 
+from simpleworkflow.statements.pruning import Pruned, count_prunable_runs, prune_runs
 from simpleworkflow.statements.reading import ended_runs, get_runs, list_events, list_runs
 from simpleworkflow.statements.submitting import cancel_runs, reopen_runs, submit_run, submit_runs
 from simpleworkflow.statements.verifying import Violation, verify
@@ -25,8 +26,10 @@ __all__ = [
     "Claimed",
     "Exchanged",
     "Finished",
+    "Pruned",
     "Violation",
     "cancel_runs",
+    "count_prunable_runs",
     "ended_runs",
     "exchange",
     "expire_runs",
@@ -36,6 +39,7 @@ __all__ = [
     "list_events",
     "list_runs",
     "next_lease_until",
+    "prune_runs",
     "record_progress",
     "register_types",
     "release_runs",

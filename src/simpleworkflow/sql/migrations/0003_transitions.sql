@@ -75,6 +75,9 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
   v_ids uuid[] := array(select {schema}.uuid7() from generate_series(1, cardinality(p_types)));
   v_created uuid[];
+  v_are_new boolean[];
+  v_position int;
+  v_again record;
 begin
   perform {schema}.refuse_delays(p_delays_seconds);
   if cardinality(p_payloads) is distinct from cardinality(p_types) then
@@ -97,15 +100,27 @@ begin
 
   if cardinality(v_created) = cardinality(v_ids) then
     return query select unnest(v_ids), true;
-  else
-    return query
-    select coalesce(mine.id, existing.id), mine.id is not null
-      from unnest(v_ids, p_idempotency_keys) with ordinality as wanted (id, idempotency_key, position)
-      left join unnest(v_created) as mine (id) on mine.id = wanted.id
-      left join {schema}.workflow_run as existing
-             on mine.id is null and existing.idempotency_key = wanted.idempotency_key
-     order by wanted.position;
+    return;
   end if;
+  select array_agg(coalesce(mine.id, existing.id) order by wanted.position),
+         array_agg(mine.id is not null order by wanted.position)
+    into v_ids, v_are_new
+    from unnest(v_ids, p_idempotency_keys) with ordinality as wanted (id, idempotency_key, position)
+    left join unnest(v_created) as mine (id) on mine.id = wanted.id
+    left join {schema}.workflow_run as existing
+           on mine.id is null and existing.idempotency_key = wanted.idempotency_key;
+  -- A run that had the key has been pruned in between: the key is free again.
+  loop
+    v_position := array_position(v_ids, null);
+    exit when v_position is null;
+    select * into v_again
+      from {schema}.submit(p_types[v_position], p_payloads[v_position], p_idempotency_keys[v_position],
+                           p_priorities[v_position], p_run_ats[v_position], p_delays_seconds[v_position],
+                           p_max_attempts[v_position]);
+    v_ids[v_position] := v_again.id;
+    v_are_new[v_position] := v_again.created;
+  end loop;
+  return query select answer.id, answer.created from unnest(v_ids, v_are_new) as answer (id, created);
 end
 $fn$;
 

@@ -1,0 +1,58 @@
+"""What deletes ended runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from simpleworkflow.database import Statement
+
+
+class Pruned(NamedTuple):
+    """How many runs one batch deleted, and the end of the last of them, from where the next batch goes on."""
+
+    runs: int
+    reached_at: datetime | None
+
+
+def prune_runs(
+    older_than_seconds: float,
+    patterns: Sequence[str] | None,
+    statuses: Sequence[str] | None,
+    *,
+    limit: int,
+    reached_at: datetime | None = None,
+) -> Statement[Pruned]:
+    """Delete a batch of runs that ended so long ago, by the database's clock, with their events."""
+    return Statement(
+        "select pruned, reached_at from {schema}.prune("
+        "clock_timestamp() - make_interval(secs => %s::double precision), "
+        "%s::text[], %s::text[], %s::int, %s::text::timestamptz)",
+        (
+            older_than_seconds,
+            _list(patterns),
+            _list(statuses),
+            limit,
+            reached_at and reached_at.isoformat(),
+        ),
+        lambda rows: Pruned(*rows[0]),
+        is_repeatable=True,
+    )
+
+
+def count_prunable_runs(
+    older_than_seconds: float, patterns: Sequence[str] | None, statuses: Sequence[str] | None
+) -> Statement[int]:
+    """Return how many runs there are to prune."""
+    return Statement(
+        "select {schema}.count_prunable(clock_timestamp() - make_interval(secs => %s::double precision), "
+        "%s::text[], %s::text[])",
+        (older_than_seconds, _list(patterns), _list(statuses)),
+        lambda rows: int(rows[0][0]),
+        is_repeatable=True,
+    )
+
+
+def _list(values: Sequence[str] | None) -> list[str] | None:
+    return None if values is None else list(values)
