@@ -22,8 +22,9 @@ class ExitCode(IntEnum):
 EXIT_CODES_HELP = """\b
 Exit codes:
   0    done
-  1    the answer is no: violations found, a change refused, a run that was
-       waited for failed or was cancelled, output that cannot be written
+  1    the answer is no: violations found, something needs attention, a change
+       refused, a run that was waited for failed or was cancelled, output
+       that cannot be written
   2    the command, an argument, a setting or a worker module cannot be used
   3    the database cannot be reached or started
   4    the schema is missing, older or newer: see wf migrate

@@ -64,6 +64,7 @@ COMMANDS = {
     "migrate": Lazy("migrate", "migrate", "Bring the schema up to date; check it; print the SQL."),
     "verify": Lazy("verify", "verify", "Check that runs and events keep the promises."),
     "prune": Lazy("prune", "prune", "Delete runs that ended long ago."),
+    "doctor": Lazy("doctor", "doctor", "Examine the installation; name what is wrong, and the remedy."),
     "psql": Lazy("psql", "psql", "Open psql on the workflow tables."),
     "url": Lazy("url", "url", "Print the database URL that every driver takes."),
     "config": Lazy("config", "config", "Show each setting and where it comes from."),
