@@ -58,9 +58,11 @@ def hospital() -> Iterator[embedded.EmbeddedPostgres]:
     """A server with full durability and room for prepared transactions."""
     folder = Path(tempfile.mkdtemp(prefix="wf-doctor-"))
     folder.chmod(0o755)
-    with embedded.start(folder / "postgres") as first:
-        with psycopg.connect(first.superuser_url, autocommit=True) as conn:
-            conn.execute("alter system set max_prepared_transactions = 4")
+    with (
+        embedded.start(folder / "postgres") as first,
+        psycopg.connect(first.superuser_url, autocommit=True) as conn,
+    ):
+        conn.execute("alter system set max_prepared_transactions = 4")
     # Its keeper stops it; the setting holds from the next start.
     _wait_for_stop(first.port)
     with embedded.start(folder / "postgres") as second:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 import pytest
@@ -439,14 +438,11 @@ def _running(url: str, statement: str) -> Iterator[int]:
         pid = conn.info.backend_pid
 
         def run() -> None:
-            try:
+            with suppress(psycopg.Error):
                 conn.execute(statement.encode())
-            except psycopg.Error:
-                pass
 
         thread = threading.Thread(target=run)
         thread.start()
-        time.sleep(0)
         try:
             yield pid
         finally:
