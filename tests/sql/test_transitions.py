@@ -138,6 +138,8 @@ COLUMNS = {
     "deleted_at": "now()",
     "fencing_token": "99",
     "parent_id": "'00000000-0000-7000-8000-000000000001'",
+    "crashes": "1",
+    "is_suspect": "true",
     "finished_at": "'2001-01-01 00:00+00'",
 }
 

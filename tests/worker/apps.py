@@ -67,6 +67,21 @@ def segfault(run: Any) -> None:
     ctypes.string_at(0)
 
 
+@worker.handler("app.poison.v1")
+async def poison(run: Any) -> None:
+    note("poison", run)
+    await asyncio.sleep(run.payload["seconds"])
+    ctypes.string_at(0)
+
+
+@worker.handler("app.long.v1")
+async def long(run: Any) -> int:
+    note("long", run)
+    await asyncio.sleep(run.payload["seconds"])
+    note("long-end", run)
+    return run.attempt
+
+
 @worker.handler("app.sleep.v1", backoff=0)
 async def sleep(run: Any) -> int:
     note("sleep", run)

@@ -39,7 +39,7 @@ class HealthyLink:
     """A link whose first exchange brings a run."""
 
     def __init__(self) -> None:
-        self._claimed = [Claimed(RUN_ID, "a.b", "{}", 1, 3, 1, "2026-01-01 00:00:00+00")]
+        self._claimed = [Claimed(RUN_ID, "a.b", "{}", 1, 3, 1, "2026-01-01 00:00:00+00", False)]
 
     async def ask(self, statement: Any) -> Any:
         claimed, self._claimed = self._claimed, []
@@ -89,14 +89,15 @@ def test_a_worker_whose_room_shrank_to_nothing_is_not_hungry() -> None:
 async def _be_hungry_until_there_is_no_room() -> None:
     started, hungry, sated = asyncio.Event(), asyncio.Event(), asyncio.Event()
     engine = an_engine([HealthyLink()], started)
-    engine._mean_seconds = 0.001  # short runs, so there is room ahead
+    for _ in range(200):
+        engine._room.took(0.001)  # short runs, so there is room ahead
     engine.set_hungry = lambda is_hungry: hungry.set() if is_hungry else sated.set()
     working = asyncio.create_task(engine.run())
 
     try:
         await asyncio.wait_for(hungry.wait(), 2)
         sated.clear()
-        engine._mean_seconds = 1.0  # they turned out to be long
+        engine._room.claim_nothing_ahead()  # they turned out to be long
         engine.wake()
         await asyncio.wait_for(sated.wait(), 2)
     finally:

@@ -75,6 +75,7 @@ begin
     select run.id, 'expired',
            jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
                               'to', run.status, 'error', run.last_error, 'by', session_user)
+           || case when run.is_suspect and run.status = 'pending' then '{"suspect": true}' else '{}' end::jsonb
       from new_runs as run;
   elsif v_transition = 'release' then
     insert into workflow.workflow_event (workflow_id, event_type, data)
@@ -130,7 +131,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer DEFAULT 1, p_lease_seconds double precision DEFAULT 30) RETURNS TABLE(id uuid, type text, payload jsonb, attempt integer, max_attempts integer, fencing_token bigint, created_at timestamp with time zone, next_due_at timestamp with time zone)
+CREATE FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer DEFAULT 1, p_lease_seconds double precision DEFAULT 30, p_held integer DEFAULT 0) RETURNS TABLE(id uuid, type text, payload jsonb, attempt integer, max_attempts integer, fencing_token bigint, created_at timestamp with time zone, is_suspect boolean, next_due_at timestamp with time zone)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -143,7 +144,9 @@ CREATE FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();
-  v_due record;
+  v_ids uuid[];
+  v_next_due_at timestamptz;
+  v_suspect uuid;
 begin
   if (p_lease_seconds > 0 and p_lease_seconds <= 31536000) is not true then
     raise exception using errcode = 'WF002',
@@ -152,10 +155,22 @@ begin
   elsif coalesce(p_worker, '') = '' then
     raise exception using errcode = 'WF002', message = 'p_worker: expected a name, got none';
   end if;
-  select * into v_due from workflow.lock_due_runs(p_patterns, p_limit, v_now);
-  if cardinality(v_due.ids) = 0 then
+  if p_held = 0 then
+    v_suspect := workflow.lock_due_suspect(p_patterns, v_now);
+  elsif random() < 0.05 and workflow.has_suspect_waiting(p_patterns, v_now) then
     return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                        null::timestamptz, v_due.next_due_at;
+                        null::timestamptz, true, null::timestamptz;
+    return;
+  end if;
+  if v_suspect is not null then
+    v_ids := array[v_suspect];
+  else
+    select ids, lock_due_runs.next_due_at into v_ids, v_next_due_at
+      from workflow.lock_due_runs(p_patterns, p_limit, v_now);
+  end if;
+  if cardinality(v_ids) = 0 then
+    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
+                        null::timestamptz, false, v_next_due_at;
     return;
   end if;
   perform set_config('workflow.transition', 'claim', true), set_config('workflow.actor', p_worker, true);
@@ -165,11 +180,11 @@ begin
        set status = 'leased', attempt = run.attempt + 1, fencing_token = run.fencing_token + 1,
            leased_by = p_worker, lease_until = v_now + make_interval(secs => p_lease_seconds),
            updated_at = v_now
-     where run.id = any (v_due.ids)   -- locked above: nobody can have changed them since
+     where run.id = any (v_ids)   -- locked above: nobody can have changed them since
     returning run.id, run.type, run.payload, run.attempt, run.max_attempts, run.fencing_token,
-              run.created_at, run.priority, run.run_at)
+              run.created_at, run.is_suspect, run.priority, run.run_at)
   select claimed.id, claimed.type::text, claimed.payload, claimed.attempt, claimed.max_attempts,
-         claimed.fencing_token, claimed.created_at, null::timestamptz
+         claimed.fencing_token, claimed.created_at, claimed.is_suspect, null::timestamptz
     from claimed
    order by claimed.priority, claimed.run_at;
   perform set_config('workflow.transition', '', true);
@@ -207,7 +222,7 @@ CREATE FUNCTION workflow.ended_runs(p_ids uuid[]) RETURNS TABLE(id uuid, status 
    where run.id = any (p_ids) and run.status in ('succeeded', 'failed', 'cancelled')
 $$;
 
-CREATE FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision) RETURNS TABLE(id uuid, type text, payload jsonb, attempt integer, max_attempts integer, fencing_token bigint, created_at timestamp with time zone, next_due_at timestamp with time zone, refused uuid[])
+CREATE FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer DEFAULT 0) RETURNS TABLE(id uuid, type text, payload jsonb, attempt integer, max_attempts integer, fencing_token bigint, created_at timestamp with time zone, is_suspect boolean, next_due_at timestamp with time zone, refused uuid[])
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -220,15 +235,15 @@ begin
                                            p_delays_seconds));
     if cardinality(v_done) < cardinality(p_ids) then
       return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                          null::timestamptz, null::timestamptz,
+                          null::timestamptz, null::boolean, null::timestamptz,
                           array(select unnest(p_ids) except select unnest(v_done));
     end if;
   end if;
   if p_limit > 0 then
     return query
     select claimed.id, claimed.type, claimed.payload, claimed.attempt, claimed.max_attempts,
-           claimed.fencing_token, claimed.created_at, claimed.next_due_at, null::uuid[]
-      from workflow.claim(p_worker, p_patterns, p_limit, p_lease_seconds) as claimed;
+           claimed.fencing_token, claimed.created_at, claimed.is_suspect, claimed.next_due_at, null::uuid[]
+      from workflow.claim(p_worker, p_patterns, p_limit, p_lease_seconds, p_held) as claimed;
   end if;
 end
 $$;
@@ -247,12 +262,15 @@ CREATE FUNCTION workflow.expire(p_dead text[] DEFAULT '{}'::text[], p_limit inte
 declare
   v_now timestamptz := clock_timestamp();
   v_worker text;
+  v_has_others boolean;
 begin
   for v_worker in
     select distinct run.leased_by
       from workflow.workflow_run as run
      where run.status = 'leased' and (run.lease_until < v_now or run.leased_by = any (p_dead))
   loop
+    v_has_others := 1 < (select count(*) from workflow.workflow_run as run
+                          where run.status = 'leased' and run.leased_by = v_worker);
     perform set_config('workflow.transition', 'expire', true), set_config('workflow.actor', v_worker, true);
     return query
     update workflow.workflow_run as run
@@ -261,6 +279,9 @@ begin
            last_error = case when v_worker = any (p_dead) then 'worker ' || v_worker || ' died'
                              else 'the lease of worker ' || v_worker || ' expired' end
                         || ' during attempt ' || run.attempt,
+           crashes = run.crashes + (v_worker = any (p_dead) and v_has_others)::int,
+           is_suspect = run.is_suspect
+                        or v_worker = any (p_dead) and (run.crashes > 0 or run.attempt + 1 >= run.max_attempts),
            leased_by = null,
            lease_until = null,
            updated_at = v_now
@@ -304,6 +325,10 @@ begin
   update workflow.workflow_run as run
      set status = case when done.status = 'pending' and run.attempt >= run.max_attempts then 'failed'
                        else done.status end,
+         -- Attempts that crashes in company took are given back to a run that ends well: it was another's fault.
+         attempt = case when done.status = 'succeeded' then run.attempt - run.crashes else run.attempt end,
+         crashes = 0,
+         is_suspect = false,
          result = done.result,
          last_error = coalesce(workflow.bound_error(done.error), run.last_error),
          run_at = case when done.status = 'pending' and run.attempt < run.max_attempts
@@ -351,6 +376,8 @@ CREATE TABLE workflow.workflow_run (
     fencing_token bigint DEFAULT 0 NOT NULL,
     parent_id uuid,
     finished_at timestamp with time zone,
+    crashes integer DEFAULT 0 NOT NULL,
+    is_suspect boolean DEFAULT false NOT NULL,
     CONSTRAINT workflow_run_attempts CHECK (((attempt >= 0) AND (attempt <= max_attempts) AND ((status <> 'pending'::text) OR (attempt < max_attempts)))),
     CONSTRAINT workflow_run_finished CHECK (((status = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) = (finished_at IS NOT NULL))),
     CONSTRAINT workflow_run_lease CHECK ((((status = 'leased'::text) = (leased_by IS NOT NULL)) AND ((leased_by IS NULL) = (lease_until IS NULL)))),
@@ -434,10 +461,10 @@ begin
                   else 'only a worker that holds the run can, through finish' end;
   end if;
   if (new.id, new.type, new.idempotency_key, new.attempt, new.max_attempts, new.last_error, new.result,
-      new.created_at, new.fencing_token, new.parent_id)
+      new.created_at, new.fencing_token, new.parent_id, new.crashes, new.is_suspect)
      is distinct from
      (old.id, old.type, old.idempotency_key, old.attempt, old.max_attempts, old.last_error, old.result,
-      old.created_at, old.fencing_token, old.parent_id)
+      old.created_at, old.fencing_token, old.parent_id, old.crashes, old.is_suspect)
      or not v_cancels and (new.leased_by, new.lease_until, new.finished_at)
         is distinct from (old.leased_by, old.lease_until, old.finished_at) then
     raise exception using errcode = 'WF001',
@@ -470,6 +497,21 @@ begin
   end if;
   return old;   -- changes nothing, but counts: an UPDATE that asks for what is there has found its row
 end
+$$;
+
+CREATE FUNCTION workflow.has_suspect_waiting(p_patterns text[], p_now timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select exists (
+           select from workflow.workflow_run as run
+            where run.status = 'pending' and run.deleted_at is null and run.is_suspect and run.run_at <= p_now
+              and run.updated_at < p_now - interval '10 seconds'
+              and exists (
+                    select from unnest(p_patterns) as pattern
+                     where pattern = run.type or pattern like '%\%' and starts_with(run.type, left(pattern, -1))))
+         and not exists (
+           select from workflow.workflow_run as run where run.status = 'leased' and run.is_suspect)
 $$;
 
 CREATE FUNCTION workflow.heartbeat(p_worker text, p_ids uuid[], p_tokens bigint[], p_seconds double precision DEFAULT 30, p_explicit boolean DEFAULT false) RETURNS TABLE(id uuid, status text)
@@ -599,7 +641,7 @@ begin
     loop
       select run.type, run.priority, run.run_at into v_head
         from workflow.workflow_run as run
-       where run.status = 'pending' and run.deleted_at is null
+       where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
          and run.type >= v_from and run.type < v_range.high
        order by run.type, run.priority, run.run_at
        limit 1;
@@ -636,7 +678,7 @@ begin
         v_locked := array(
           select run.id
             from workflow.workflow_run as run
-           where run.status = 'pending' and run.deleted_at is null
+           where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
              and run.type = v_lane.type and run.priority = v_priority and run.run_at <= p_now
            order by run.run_at
            limit v_share
@@ -655,7 +697,7 @@ begin
         ids := ids || array(
           select run.id
             from workflow.workflow_run as run
-           where run.status = 'pending' and run.deleted_at is null
+           where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
              and run.type = v_type and run.priority = v_priority and run.run_at <= p_now
              and run.id <> all (ids)   -- our own locks are not skipped
            order by run.run_at
@@ -671,7 +713,7 @@ begin
         if v_due[i] <= p_now and cardinality(ids) = 0 then
           select run.run_at into v_head
             from workflow.workflow_run as run
-           where run.status = 'pending' and run.deleted_at is null
+           where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
              and run.type = v_types[i] and run.priority = v_priority and run.run_at > p_now
            order by run.run_at
            limit 1;
@@ -679,7 +721,7 @@ begin
         end if;
         select run.priority, run.run_at into v_head
           from workflow.workflow_run as run
-         where run.status = 'pending' and run.deleted_at is null
+         where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
            and run.type = v_types[i] and run.priority > v_priority
          order by run.priority, run.run_at
          limit 1;
@@ -694,6 +736,35 @@ begin
       end if;
     end loop;
   end loop;
+end
+$$;
+
+CREATE FUNCTION workflow.lock_due_suspect(p_patterns text[], p_now timestamp with time zone) RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  return (
+    select run.id
+      from workflow.workflow_run as run
+     where run.status = 'pending' and run.deleted_at is null and run.is_suspect and run.run_at <= p_now
+       and exists (
+             select from unnest(p_patterns) as pattern
+              where pattern = run.type or pattern like '%\%' and starts_with(run.type, left(pattern, -1)))
+       and not exists (
+             select from workflow.workflow_registry as disabled
+              where not disabled.is_enabled
+                and (disabled.workflow_name = run.type
+                     or disabled.workflow_name like '%\%'
+                        and starts_with(run.type, left(disabled.workflow_name, -1))))
+     order by run.run_at
+     limit 1
+       for update skip locked);
 end
 $$;
 
@@ -909,7 +980,7 @@ begin
   reopened as (
     update workflow.workflow_run as run
        set status = 'pending', max_attempts = run.attempt + p_attempts, run_at = v_now, result = null,
-           finished_at = null, updated_at = v_now
+           finished_at = null, crashes = 0, is_suspect = false, updated_at = v_now
       from wanted
      where run.id = wanted.id and run.status in ('failed', 'cancelled') and run.deleted_at is null
     returning run.id)
@@ -1247,9 +1318,11 @@ CREATE INDEX workflow_run_ended ON workflow.workflow_run USING btree (finished_a
 
 CREATE INDEX workflow_run_failed ON workflow.workflow_run USING btree (id) WHERE (status = 'failed'::text);
 
-CREATE INDEX workflow_run_lane ON workflow.workflow_run USING btree (type, priority, run_at) WHERE ((status = 'pending'::text) AND (deleted_at IS NULL));
+CREATE INDEX workflow_run_lane ON workflow.workflow_run USING btree (type, priority, run_at) WHERE ((status = 'pending'::text) AND (deleted_at IS NULL) AND (NOT is_suspect));
 
 CREATE INDEX workflow_run_leased ON workflow.workflow_run USING btree (leased_by) WHERE (status = 'leased'::text);
+
+CREATE INDEX workflow_run_suspect ON workflow.workflow_run USING btree (run_at) WHERE ((status = 'pending'::text) AND (deleted_at IS NULL) AND is_suspect);
 
 CREATE TRIGGER a_guard_change BEFORE DELETE OR UPDATE OR TRUNCATE ON workflow.workflow_event FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_history();
 
@@ -1257,7 +1330,7 @@ CREATE TRIGGER a_guard_delete BEFORE DELETE OR TRUNCATE ON workflow.workflow_run
 
 CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_event FOR EACH STATEMENT WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION workflow.guard_history();
 
-CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_run FOR EACH ROW WHEN (((new.status IS DISTINCT FROM 'pending'::text) OR (new.attempt <> 0) OR (new.fencing_token <> 0) OR (new.leased_by IS NOT NULL) OR (new.lease_until IS NOT NULL) OR (new.last_error IS NOT NULL) OR (new.result IS NOT NULL) OR (new.finished_at IS NOT NULL) OR (new.deleted_at IS NOT NULL) OR (new.parent_id IS NOT NULL) OR (new.type IS NULL) OR (new.payload IS NULL) OR (new.priority IS NULL) OR (new.run_at IS NULL) OR (new.max_attempts IS NULL) OR ((new.max_attempts < 1) OR (new.max_attempts > 1000)) OR ((new.run_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.run_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.created_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.created_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.updated_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.updated_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((octet_length(new.idempotency_key) < 1) OR (octet_length(new.idempotency_key) > 400)) OR (length(new.type) > 200) OR (new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$'::text) OR
+CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_run FOR EACH ROW WHEN (((new.status IS DISTINCT FROM 'pending'::text) OR (new.attempt <> 0) OR (new.fencing_token <> 0) OR (new.leased_by IS NOT NULL) OR (new.lease_until IS NOT NULL) OR (new.last_error IS NOT NULL) OR (new.result IS NOT NULL) OR (new.finished_at IS NOT NULL) OR (new.deleted_at IS NOT NULL) OR (new.parent_id IS NOT NULL) OR (new.crashes <> 0) OR new.is_suspect OR (new.type IS NULL) OR (new.payload IS NULL) OR (new.priority IS NULL) OR (new.run_at IS NULL) OR (new.max_attempts IS NULL) OR ((new.max_attempts < 1) OR (new.max_attempts > 1000)) OR ((new.run_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.run_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.created_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.created_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.updated_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.updated_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((octet_length(new.idempotency_key) < 1) OR (octet_length(new.idempotency_key) > 400)) OR (length(new.type) > 200) OR (new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$'::text) OR
         CASE
             WHEN ((pg_column_size(new.payload) > 2000) AND workflow.prints_beyond_limit(new.payload)) THEN true
             ELSE (octet_length((new.payload)::text) > 1048576)
@@ -1275,11 +1348,11 @@ CREATE TRIGGER audit_transition AFTER UPDATE ON workflow.workflow_run REFERENCIN
 
 REVOKE ALL ON FUNCTION workflow.cancel(p_ids uuid[], p_reason text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer, p_lease_seconds double precision) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone, p_patterns text[], p_statuses text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.expire(p_dead text[], p_limit integer) FROM PUBLIC;
 
@@ -1288,6 +1361,8 @@ REVOKE ALL ON FUNCTION workflow.finish(p_worker text, p_ids uuid[], p_tokens big
 REVOKE ALL ON FUNCTION workflow.heartbeat(p_worker text, p_ids uuid[], p_tokens bigint[], p_seconds double precision, p_explicit boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT next_due_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.lock_due_suspect(p_patterns text[], p_now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.next_lease_until() FROM PUBLIC;
 

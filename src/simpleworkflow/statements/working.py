@@ -23,6 +23,7 @@ class Claimed(NamedTuple):
     max_attempts: int
     fencing_token: int
     created_at: str
+    is_suspect: bool
 
 
 class Finished(NamedTuple):
@@ -37,11 +38,15 @@ class Finished(NamedTuple):
 
 
 class Exchanged(NamedTuple):
-    """What an exchange brought: claimed runs, else when the next is due; and what it refused to finish."""
+    """What an exchange brought: claimed runs, else when the next is due; and what it refused to finish.
+
+    ``is_suspect_waiting``: one is due that only a worker that holds nothing may claim.
+    """
 
     claimed: list[Claimed]
     due_in_seconds: float | None
     refused: frozenset[str]
+    is_suspect_waiting: bool = False
 
 
 def exchange(
@@ -51,14 +56,18 @@ def exchange(
     *,
     limit: int,
     lease_seconds: float,
+    held: int = 0,
 ) -> Statement[Exchanged]:
-    """Finish one batch and claim the next, in one round trip and one commit."""
+    """Finish one batch and claim the next, in one round trip and one commit.
+
+    ``held`` is how many runs the worker holds beside those it finishes: with 0 it may be given a suspect.
+    """
     return Statement(
-        "select id::text, type, payload::text, attempt, max_attempts, fencing_token, created_at::text, "
+        "select id::text, type, payload::text, attempt, max_attempts, fencing_token, created_at::text, is_suspect, "
         "extract(epoch from next_due_at - clock_timestamp())::double precision, refused::text[] "
         "from {schema}.exchange(%s::text, %s::uuid[], %s::bigint[], %s::text[], %s::text[]::jsonb[], %s::text[], "
-        "%s::double precision[], %s::text[], %s::int, %s::double precision)",
-        (worker, *_finish_arrays(finished), list(patterns), limit, lease_seconds),
+        "%s::double precision[], %s::text[], %s::int, %s::double precision, %s::int)",
+        (worker, *_finish_arrays(finished), list(patterns), limit, lease_seconds, held),
         _read_exchanged,
     )
 
@@ -170,8 +179,9 @@ def _read_ids(rows: Rows) -> set[str]:
 
 def _read_exchanged(rows: Rows) -> Exchanged:
     if rows and rows[-1][0] is not None and rows[0][0] is not None:
-        return Exchanged([Claimed(*row[:7]) for row in rows], None, frozenset())
-    claimed = [Claimed(*row[:7]) for row in rows if row[0] is not None]
+        return Exchanged([Claimed(*row[:8]) for row in rows], None, frozenset())
+    claimed = [Claimed(*row[:8]) for row in rows if row[0] is not None]
     notes = [row for row in rows if row[0] is None]
-    due = min((row[7] for row in notes if row[7] is not None), default=None)
-    return Exchanged(claimed, due, frozenset(run_id for row in notes for run_id in row[8] or ()))
+    due = min((row[8] for row in notes if row[8] is not None), default=None)
+    refused = frozenset(run_id for row in notes for run_id in row[9] or ())
+    return Exchanged(claimed, due, refused, any(row[7] for row in notes))

@@ -30,19 +30,15 @@ from simpleworkflow.worker.handlers import Handlers
 from simpleworkflow.worker.link import Link
 from simpleworkflow.worker.options import WorkerOptions
 from simpleworkflow.worker.pacing import Pace
+from simpleworkflow.worker.room import BATCH_MAX, Room
 from simpleworkflow.worker.slots import SlotTable, Verdict
 
-__all__ = ["AHEAD_MAX", "Engine"]
+__all__ = ["Engine"]
 
 logger = logging.getLogger("simpleworkflow.worker")
 
-# While runs are short, this many more than the concurrency are claimed ahead, so that an exchange carries
-# hundreds.  They wait in memory under a lease, at most about AHEAD_SECONDS.
-AHEAD_MAX = 400
-AHEAD_SECONDS = 0.1
 # An ended attempt waits this long at most for others to be finished in the same exchange.
 FINISH_DELAY_SECONDS = 0.005
-BATCH_MAX = 500
 TICK_SECONDS = 0.1
 # What was claimed ahead and still waits when nothing has started for so long is given back: others may be idle.
 WAIT_SECONDS_MAX = 0.5
@@ -79,10 +75,10 @@ class Engine:
         self._by_id: dict[str, Execution] = {}
         self._ended: list[Finished] = []
         self._ended_at = 0.0
-        self._claiming = 0
+        self._suspect: Execution | None = None
+        self._room = Room(options.concurrency, table.capacity)
         self._pace = Pace(options.poll_seconds)
         self._is_stopping = False
-        self._mean_seconds = 1.0
         self._verdicts_seen = 0
         self._started_at = 0.0
         self._returning: set[asyncio.Task[None]] = set()
@@ -155,12 +151,15 @@ class Engine:
                 await self._wait(limit)
                 continue
             batch, self._ended = self._ended[:BATCH_MAX], self._ended[BATCH_MAX:]
-            self._claiming += limit
+            held = len(self._held) + self._room.claiming
+            self._room.claiming += limit
             sent_at, wakes = monotonic(), self._pace.wakes
             try:
-                answer = await self._exchange(link, batch, limit)
+                answer = await self._exchange(link, batch, limit, held)
             finally:
-                self._claiming -= limit  # before the pause: the other exchanger may have a link that works
+                self._room.claiming -= (
+                    limit  # before the pause: the other exchanger may have a link that works
+                )
             if answer is None:
                 self._pace.wake()  # nobody has told what is due
                 await link.pause()
@@ -170,7 +169,7 @@ class Engine:
             for claimed in answer.claimed:
                 self._accept(claimed, sent_at + self._options.lease_seconds)
             if limit:
-                self._plan_next_claim(answer, limit, wakes)
+                self._plan_next_claim(answer, limit, held, wakes)
             elif any(one.status == "pending" for one in batch):
                 self._pace.wake()  # nobody has told yet when these retries are due
             if answer.refused:
@@ -181,7 +180,7 @@ class Engine:
             self._changed.set()
         self._changed.set()
 
-    async def _exchange(self, link: Link, batch: list[Finished], limit: int) -> Exchanged | None:
+    async def _exchange(self, link: Link, batch: list[Finished], limit: int, held: int) -> Exchanged | None:
         """Return what the exchange brought; None: it failed, and ``link`` wants a pause."""
         statement = exchange(
             self.worker_id,
@@ -189,6 +188,7 @@ class Engine:
             self._patterns,
             limit=limit,
             lease_seconds=self._options.lease_seconds,
+            held=held,
         )
         failpoints.hit("finishing", len(batch))
         try:
@@ -202,28 +202,24 @@ class Engine:
             await finish_singly(link, self.worker_id, batch)
         return None
 
-    def _plan_next_claim(self, answer: Exchanged, limit: int, wakes: int) -> None:
+    def _plan_next_claim(self, answer: Exchanged, limit: int, held: int, wakes: int) -> None:
         now = monotonic()
+        self._room.is_to_be_empty = answer.is_suspect_waiting or (held > 0 and self._room.is_to_be_empty)
+        if answer.is_suspect_waiting:
+            return
         if answer.claimed:
-            has_room = len(self._held) < self._capacity()
+            has_room = len(self._held) < self._room.capacity()
             if self._pace.took_some(now, is_full=len(answer.claimed) == limit, has_room=has_room):
                 self.set_hungry(False)
         else:
             self._pace.found_nothing(now, due_in_seconds=answer.due_in_seconds, wakes=wakes)
             self.set_hungry(not self._is_stopping)
 
-    def _capacity(self) -> int:
-        ahead = self._options.concurrency * AHEAD_SECONDS / max(self._mean_seconds, 1e-6)
-        ahead = min(AHEAD_MAX, int(ahead)) if self._mean_seconds < AHEAD_SECONDS / 5 else 0
-        return min(self._options.concurrency + ahead, self.table.capacity)
-
     def _claim_limit(self) -> int:
-        if self._is_stopping or not self._pace.may_claim(is_claiming=self._claiming > 0):
+        is_claiming = self._room.claiming > 0
+        if self._is_stopping or self._suspect or not self._pace.may_claim(is_claiming=is_claiming):
             return 0
-        capacity = self._capacity()
-        room = min(capacity - len(self._held), len(self._free_slots)) - self._claiming
-        # Half of it at once: the other exchanger shall have its part.
-        return max(0, min(room, BATCH_MAX, max(1, capacity // 2) if capacity > 1 else 1))
+        return self._room.limit(len(self._held), len(self._free_slots))
 
     def _is_batch_due(self, limit: int) -> bool:
         if self._ended:
@@ -232,7 +228,7 @@ class Engine:
         return limit > 0 and self._pace.seconds_left(monotonic()) <= 0
 
     async def _wait(self, limit: int) -> None:
-        if not limit and not self._claiming:
+        if not limit and not self._room.claiming:
             self.set_hungry(False)  # no room: whoever has some shall be woken instead of us
         waits = [1.0]
         if self._ended:
@@ -257,15 +253,21 @@ class Engine:
         self._held[sequence] = execution
         self._by_id[claimed.id] = execution
         self._queue.append(execution)
+        if claimed.is_suspect:
+            self._suspect = execution
 
     def _start_queued(self) -> None:
-        while self._queue and len(self._executing) < self._options.concurrency and not self._is_stopping:
+        while self._queue and self._has_place() and not self._is_stopping:
             execution = self._queue.popleft()
             if execution.is_over:
                 continue
             self._executing[execution.sequence] = execution
             execution.task = asyncio.create_task(self._execute(execution))
             self._started_at = monotonic()
+
+    def _has_place(self) -> bool:
+        # Nothing beside a suspect.
+        return len(self._executing) < (1 if self._suspect else self._options.concurrency)
 
     async def _execute(self, execution: Execution) -> None:
         execution.is_started = True
@@ -276,7 +278,7 @@ class Engine:
             outcome = self._judge(execution, error)
         if execution.found is Verdict.CANCELLED:
             outcome = CancelledOutcome()  # whatever it returned: the database would refuse it
-        self._mean_seconds += 0.05 * (monotonic() - started - self._mean_seconds)
+        self._room.took(monotonic() - started)
         self._executing.pop(execution.sequence, None)
         if not execution.is_over:
             self._finish(execution, outcome)
@@ -307,6 +309,7 @@ class Engine:
 
     def _finish(self, execution: Execution, outcome: Outcome) -> None:
         claimed = execution.claimed
+        self._leave(execution)
         match outcome:
             case Succeeded(result):
                 ended = Finished(claimed.id, claimed.fencing_token, "succeeded", result)
@@ -316,10 +319,8 @@ class Engine:
                 ended = Finished(claimed.id, claimed.fencing_token, "pending", None, error, delay)
             case _:
                 # Cancelled or lost: the database knows already, and refuses anything that came from here.
-                self._leave(execution)
                 self._changed.set()
                 return
-        self._leave(execution)
         if not self._ended:
             self._ended_at = monotonic()
             self._changed.set()
@@ -331,6 +332,8 @@ class Engine:
         execution.is_over = True
         if self._held.pop(execution.sequence, None) is not None:
             self.table.free(execution.slot)
+            if execution is self._suspect:
+                self._suspect = None
             self._free_slots.append(execution.slot)
             # Not by the id alone: a run that was lost may have been claimed again, by this very process.
             if self._by_id.get(execution.claimed.id) is execution:
@@ -355,10 +358,9 @@ class Engine:
             return
         waiting = self._waiting()
         self._queue.clear()
-        self._mean_seconds = 1.0
-        returning = asyncio.create_task(
-            self.release(waiting)
-        )  # not awaited: who watches waits for no database
+        self._room.claim_nothing_ahead()
+        # Not awaited: who watches waits for no database.
+        returning = asyncio.create_task(self.release(waiting))
         self._returning.add(returning)
         returning.add_done_callback(self._returning.discard)
 

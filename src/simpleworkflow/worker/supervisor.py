@@ -15,10 +15,10 @@ from typing import Any
 
 from simpleworkflow.resolve import Database
 from simpleworkflow.worker import failpoints
-from simpleworkflow.worker.engine import AHEAD_MAX
 from simpleworkflow.worker.heart import EXPIRE_SECONDS, Heart, Watched
 from simpleworkflow.worker.lifeline import HURRY, Dependent, database_order, describe_exit
 from simpleworkflow.worker.process import new_worker_id
+from simpleworkflow.worker.room import AHEAD_MAX
 from simpleworkflow.worker.slots import SlotTable
 
 __all__ = ["Supervisor", "supervise"]

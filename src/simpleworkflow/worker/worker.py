@@ -14,11 +14,11 @@ from simpleworkflow.errors import WorkflowError
 from simpleworkflow.model import narrow_patterns
 from simpleworkflow.resolve import resolve_database
 from simpleworkflow.retry import Backoff, RetryPolicy
-from simpleworkflow.worker.engine import AHEAD_MAX
 from simpleworkflow.worker.handlers import Handlers
 from simpleworkflow.worker.heart import HeartProcess
 from simpleworkflow.worker.options import HandlerOptions, WorkerOptions
 from simpleworkflow.worker.process import Plan, WorkerProcess, new_worker_id
+from simpleworkflow.worker.room import AHEAD_MAX
 from simpleworkflow.worker.slots import SlotTable
 
 __all__ = ["Worker"]

@@ -43,6 +43,9 @@ create table {schema}.workflow_run (
   fencing_token   bigint      not null default 0,
   parent_id       uuid,
   finished_at     timestamptz,
+  -- Attempts in a row that ended with the death of a worker that held other runs too; whether the run may be why.
+  crashes         int         not null default 0,
+  is_suspect      boolean     not null default false,
 
   constraint workflow_run_pkey primary key (id),
   -- Not partial, although most keys are null: `on conflict (idempotency_key)` must find it.
@@ -59,7 +62,11 @@ create table {schema}.workflow_run (
 
 -- What a claim walks: one lane for each (type, priority), in the order of run_at.
 create index workflow_run_lane on {schema}.workflow_run (type, priority, run_at)
-  where status = 'pending' and deleted_at is null;
+  where status = 'pending' and deleted_at is null and not is_suspect;
+
+-- The few that a claim takes one at a time (see claim).
+create index workflow_run_suspect on {schema}.workflow_run (run_at)
+  where status = 'pending' and deleted_at is null and is_suspect;
 
 -- Expired leases are found among the leased.  lease_until is in no index, so that heartbeats stay HOT.
 create index workflow_run_leased on {schema}.workflow_run (leased_by) where status = 'leased';

@@ -97,6 +97,7 @@ create trigger a_guard_insert before insert on {schema}.workflow_run for each ro
   when (new.status is distinct from 'pending' or new.attempt <> 0 or new.fencing_token <> 0 or new.leased_by is not null
         or new.lease_until is not null or new.last_error is not null or new.result is not null
         or new.finished_at is not null or new.deleted_at is not null or new.parent_id is not null
+        or new.crashes <> 0 or new.is_suspect
         or new.type is null or new.payload is null or new.priority is null or new.run_at is null
         or new.max_attempts is null or new.max_attempts not between 1 and 1000
         or new.run_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
@@ -166,10 +167,10 @@ begin
                   else 'only a worker that holds the run can, through finish' end;
   end if;
   if (new.id, new.type, new.idempotency_key, new.attempt, new.max_attempts, new.last_error, new.result,
-      new.created_at, new.fencing_token, new.parent_id)
+      new.created_at, new.fencing_token, new.parent_id, new.crashes, new.is_suspect)
      is distinct from
      (old.id, old.type, old.idempotency_key, old.attempt, old.max_attempts, old.last_error, old.result,
-      old.created_at, old.fencing_token, old.parent_id)
+      old.created_at, old.fencing_token, old.parent_id, old.crashes, old.is_suspect)
      or not v_cancels and (new.leased_by, new.lease_until, new.finished_at)
         is distinct from (old.leased_by, old.lease_until, old.finished_at) then
     raise exception using errcode = 'WF001',
@@ -247,6 +248,7 @@ begin
     select run.id, 'expired',
            jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
                               'to', run.status, 'error', run.last_error, 'by', session_user)
+           || case when run.is_suspect and run.status = 'pending' then '{"suspect": true}' else '{}' end::jsonb
       from new_runs as run;
   elsif v_transition = 'release' then
     insert into {schema}.workflow_event (workflow_id, event_type, data)

@@ -168,7 +168,7 @@ begin
     loop
       select run.type, run.priority, run.run_at into v_head
         from {schema}.workflow_run as run
-       where run.status = 'pending' and run.deleted_at is null
+       where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
          and run.type >= v_from and run.type < v_range.high
        order by run.type, run.priority, run.run_at
        limit 1;
@@ -205,7 +205,7 @@ begin
         v_locked := array(
           select run.id
             from {schema}.workflow_run as run
-           where run.status = 'pending' and run.deleted_at is null
+           where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
              and run.type = v_lane.type and run.priority = v_priority and run.run_at <= p_now
            order by run.run_at
            limit v_share
@@ -224,7 +224,7 @@ begin
         ids := ids || array(
           select run.id
             from {schema}.workflow_run as run
-           where run.status = 'pending' and run.deleted_at is null
+           where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
              and run.type = v_type and run.priority = v_priority and run.run_at <= p_now
              and run.id <> all (ids)   -- our own locks are not skipped
            order by run.run_at
@@ -240,7 +240,7 @@ begin
         if v_due[i] <= p_now and cardinality(ids) = 0 then
           select run.run_at into v_head
             from {schema}.workflow_run as run
-           where run.status = 'pending' and run.deleted_at is null
+           where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
              and run.type = v_types[i] and run.priority = v_priority and run.run_at > p_now
            order by run.run_at
            limit 1;
@@ -248,7 +248,7 @@ begin
         end if;
         select run.priority, run.run_at into v_head
           from {schema}.workflow_run as run
-         where run.status = 'pending' and run.deleted_at is null
+         where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
            and run.type = v_types[i] and run.priority > v_priority
          order by run.priority, run.run_at
          limit 1;
@@ -266,14 +266,60 @@ begin
 end
 $fn$;
 
--- Lease up to p_limit due runs to p_worker.  Nothing due: one row, id null, that tells next_due_at.
+-- Lock one suspect that is due: a run that may be what killed its workers.
+create function {schema}.lock_due_suspect(p_patterns text[], p_now timestamptz) returns uuid
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set plan_cache_mode = force_generic_plan as $fn$
+begin
+  return (
+    select run.id
+      from {schema}.workflow_run as run
+     where run.status = 'pending' and run.deleted_at is null and run.is_suspect and run.run_at <= p_now
+       and exists (
+             select from unnest(p_patterns) as pattern
+              where pattern = run.type or pattern like '%\%' and starts_with(run.type, left(pattern, -1)))
+       and not exists (
+             select from {schema}.workflow_registry as disabled
+              where not disabled.is_enabled
+                and (disabled.workflow_name = run.type
+                     or disabled.workflow_name like '%\%'
+                        and starts_with(run.type, left(disabled.workflow_name, -1))))
+     order by run.run_at
+     limit 1
+       for update skip locked);
+end
+$fn$;
+
+-- Whether a suspect has waited for ten seconds, and nobody runs one now.
+create function {schema}.has_suspect_waiting(p_patterns text[], p_now timestamptz) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $fn$
+  select exists (
+           select from {schema}.workflow_run as run
+            where run.status = 'pending' and run.deleted_at is null and run.is_suspect and run.run_at <= p_now
+              and run.updated_at < p_now - interval '10 seconds'
+              and exists (
+                    select from unnest(p_patterns) as pattern
+                     where pattern = run.type or pattern like '%\%' and starts_with(run.type, left(pattern, -1))))
+         and not exists (
+           select from {schema}.workflow_run as run where run.status = 'leased' and run.is_suspect)
+$fn$;
+
+-- Lease up to p_limit due runs to p_worker, which holds p_held already.  Nothing due: one row, id null, that
+-- tells next_due_at.
+--
+-- A suspect is given only to a worker that holds nothing, and by itself: it shall execute nothing beside it.  Where
+-- all are busy, one claim in twenty brings nothing but is_suspect (id null): hold nothing, then claim again.  By
+-- chance, so that those with short runs, who claim often and are soon without any, are asked first.
 create function {schema}.claim(
   p_worker text,
   p_patterns text[],
   p_limit int default 1,
-  p_lease_seconds double precision default 30)
+  p_lease_seconds double precision default 30,
+  p_held int default 0)
 returns table (id uuid, type text, payload jsonb, attempt int, max_attempts int, fencing_token bigint,
-               created_at timestamptz, next_due_at timestamptz)
+               created_at timestamptz, is_suspect boolean, next_due_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -281,7 +327,9 @@ set jit = off set plan_cache_mode = force_generic_plan as $fn$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();
-  v_due record;
+  v_ids uuid[];
+  v_next_due_at timestamptz;
+  v_suspect uuid;
 begin
   if (p_lease_seconds > 0 and p_lease_seconds <= 31536000) is not true then
     raise exception using errcode = 'WF002',
@@ -290,10 +338,22 @@ begin
   elsif coalesce(p_worker, '') = '' then
     raise exception using errcode = 'WF002', message = 'p_worker: expected a name, got none';
   end if;
-  select * into v_due from {schema}.lock_due_runs(p_patterns, p_limit, v_now);
-  if cardinality(v_due.ids) = 0 then
+  if p_held = 0 then
+    v_suspect := {schema}.lock_due_suspect(p_patterns, v_now);
+  elsif random() < 0.05 and {schema}.has_suspect_waiting(p_patterns, v_now) then
     return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                        null::timestamptz, v_due.next_due_at;
+                        null::timestamptz, true, null::timestamptz;
+    return;
+  end if;
+  if v_suspect is not null then
+    v_ids := array[v_suspect];
+  else
+    select ids, lock_due_runs.next_due_at into v_ids, v_next_due_at
+      from {schema}.lock_due_runs(p_patterns, p_limit, v_now);
+  end if;
+  if cardinality(v_ids) = 0 then
+    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
+                        null::timestamptz, false, v_next_due_at;
     return;
   end if;
   perform set_config('workflow.transition', 'claim', true), set_config('workflow.actor', p_worker, true);
@@ -303,11 +363,11 @@ begin
        set status = 'leased', attempt = run.attempt + 1, fencing_token = run.fencing_token + 1,
            leased_by = p_worker, lease_until = v_now + make_interval(secs => p_lease_seconds),
            updated_at = v_now
-     where run.id = any (v_due.ids)   -- locked above: nobody can have changed them since
+     where run.id = any (v_ids)   -- locked above: nobody can have changed them since
     returning run.id, run.type, run.payload, run.attempt, run.max_attempts, run.fencing_token,
-              run.created_at, run.priority, run.run_at)
+              run.created_at, run.is_suspect, run.priority, run.run_at)
   select claimed.id, claimed.type::text, claimed.payload, claimed.attempt, claimed.max_attempts,
-         claimed.fencing_token, claimed.created_at, null::timestamptz
+         claimed.fencing_token, claimed.created_at, claimed.is_suspect, null::timestamptz
     from claimed
    order by claimed.priority, claimed.run_at;
   perform set_config('workflow.transition', '', true);
@@ -366,6 +426,10 @@ begin
   update {schema}.workflow_run as run
      set status = case when done.status = 'pending' and run.attempt >= run.max_attempts then 'failed'
                        else done.status end,
+         -- Attempts that crashes in company took are given back to a run that ends well: it was another's fault.
+         attempt = case when done.status = 'succeeded' then run.attempt - run.crashes else run.attempt end,
+         crashes = 0,
+         is_suspect = false,
          result = done.result,
          last_error = coalesce({schema}.bound_error(done.error), run.last_error),
          run_at = case when done.status = 'pending' and run.attempt < run.max_attempts
@@ -500,9 +564,10 @@ create function {schema}.exchange(
   p_delays_seconds double precision[],
   p_patterns text[],
   p_limit int,
-  p_lease_seconds double precision)
+  p_lease_seconds double precision,
+  p_held int default 0)
 returns table (id uuid, type text, payload jsonb, attempt int, max_attempts int, fencing_token bigint,
-               created_at timestamptz, next_due_at timestamptz, refused uuid[])
+               created_at timestamptz, is_suspect boolean, next_due_at timestamptz, refused uuid[])
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 #variable_conflict use_column
 declare
@@ -513,15 +578,15 @@ begin
                                            p_delays_seconds));
     if cardinality(v_done) < cardinality(p_ids) then
       return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                          null::timestamptz, null::timestamptz,
+                          null::timestamptz, null::boolean, null::timestamptz,
                           array(select unnest(p_ids) except select unnest(v_done));
     end if;
   end if;
   if p_limit > 0 then
     return query
     select claimed.id, claimed.type, claimed.payload, claimed.attempt, claimed.max_attempts,
-           claimed.fencing_token, claimed.created_at, claimed.next_due_at, null::uuid[]
-      from {schema}.claim(p_worker, p_patterns, p_limit, p_lease_seconds) as claimed;
+           claimed.fencing_token, claimed.created_at, claimed.is_suspect, claimed.next_due_at, null::uuid[]
+      from {schema}.claim(p_worker, p_patterns, p_limit, p_lease_seconds, p_held) as claimed;
   end if;
 end
 $fn$;
@@ -530,6 +595,10 @@ $fn$;
 
 -- Take runs from workers that stopped extending their lease, or that p_dead names as known dead; each comes
 -- back to pending at once, or fails when no attempt is left.  Waits for nobody: what is locked comes next time.
+--
+-- Any of the runs that a dead worker held may have killed it.  The first time they are run again like any other, at
+-- once: most crashes are not a run's fault.  The second time in a row, or before its last attempt, a run becomes a
+-- suspect, which is run alone.
 create function {schema}.expire(p_dead text[] default '{}', p_limit int default 1000)
 returns table (id uuid, status text)
 language plpgsql security definer
@@ -540,12 +609,15 @@ set jit = off set plan_cache_mode = force_generic_plan as $fn$
 declare
   v_now timestamptz := clock_timestamp();
   v_worker text;
+  v_has_others boolean;
 begin
   for v_worker in
     select distinct run.leased_by
       from {schema}.workflow_run as run
      where run.status = 'leased' and (run.lease_until < v_now or run.leased_by = any (p_dead))
   loop
+    v_has_others := 1 < (select count(*) from {schema}.workflow_run as run
+                          where run.status = 'leased' and run.leased_by = v_worker);
     perform set_config('workflow.transition', 'expire', true), set_config('workflow.actor', v_worker, true);
     return query
     update {schema}.workflow_run as run
@@ -554,6 +626,9 @@ begin
            last_error = case when v_worker = any (p_dead) then 'worker ' || v_worker || ' died'
                              else 'the lease of worker ' || v_worker || ' expired' end
                         || ' during attempt ' || run.attempt,
+           crashes = run.crashes + (v_worker = any (p_dead) and v_has_others)::int,
+           is_suspect = run.is_suspect
+                        or v_worker = any (p_dead) and (run.crashes > 0 or run.attempt + 1 >= run.max_attempts),
            leased_by = null,
            lease_until = null,
            updated_at = v_now
@@ -622,7 +697,7 @@ begin
   reopened as (
     update {schema}.workflow_run as run
        set status = 'pending', max_attempts = run.attempt + p_attempts, run_at = v_now, result = null,
-           finished_at = null, updated_at = v_now
+           finished_at = null, crashes = 0, is_suspect = false, updated_at = v_now
       from wanted
      where run.id = wanted.id and run.status in ('failed', 'cancelled') and run.deleted_at is null
     returning run.id)
@@ -650,7 +725,7 @@ $fn$;
 -- insert could cancel, or claim and read, every run.  grants.sql opens them to an application; what a plain INSERT
 -- or UPDATE needs (uuid7, and what the guards call in the name of whoever writes) stays open.
 revoke execute on function
-  {schema}.submit, {schema}.submit_many, {schema}.lock_due_runs, {schema}.claim, {schema}.finish,
+  {schema}.submit, {schema}.submit_many, {schema}.lock_due_runs, {schema}.lock_due_suspect, {schema}.claim, {schema}.finish,
   {schema}.heartbeat, {schema}.progress, {schema}.release, {schema}.exchange, {schema}.expire,
   {schema}.next_lease_until, {schema}.cancel, {schema}.reopen, {schema}.register_types
   from public;
