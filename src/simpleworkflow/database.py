@@ -7,8 +7,10 @@ A ``Statement`` is SQL text, its parameters, and how to read the rows that come 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import os
+import socket
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -25,25 +27,38 @@ from simpleworkflow.errors import (
     WorkflowError,
 )
 
-__all__ = ["Rows", "Statement", "connect", "connect_async", "run", "run_async", "translated"]
+__all__ = [
+    "Rows",
+    "Statement",
+    "connect",
+    "connect_async",
+    "hosts_of",
+    "run",
+    "run_async",
+    "translated",
+    "within",
+]
 
 T = TypeVar("T")
 Rows = Sequence[tuple[Any, ...]]
 
 CONNECT_TIMEOUT_SECONDS = 10
+CONNECT_TIMEOUT_SECONDS_MIN = 2  # the driver's
 
 
 @dataclass(frozen=True, slots=True)
 class Statement(Generic[T]):
     """One question to the database: SQL with ``%s`` and ``{schema}`` in it, values, and the reader of its rows.
 
-    ``is_repeatable``: sending it again after its answer was lost does no harm.
+    ``is_repeatable``: sending it again after its answer was lost does no harm.  ``is_change``: whoever loses the
+    answer must be told that it may have happened.
     """
 
     sql: str
     parameters: tuple[Any, ...]
     read: Callable[[Rows], T]
     is_repeatable: bool = False
+    is_change: bool = False
 
     def text(self, schema: str) -> str:
         """Return the SQL for ``schema``."""
@@ -154,11 +169,53 @@ def _close_unwanted(connecting: asyncio.Future[psycopg.AsyncConnection[Any]]) ->
         connecting.result().pgconn.finish()
 
 
+async def within(
+    conn: psycopg.AsyncConnection[Any], seconds: float | None, work: Coroutine[Any, Any, T]
+) -> T:
+    """Return what ``work`` on ``conn`` does; past ``seconds``, or when cancelled, the connection is cut.
+
+    Not a plain time-out: the driver answers a cancellation by asking the server to cancel, and waits for a
+    server that is silent.  A socket that is shut down ends the work at once.
+
+    Raises:
+        TimeoutError: the time is over.
+    """
+    loop = asyncio.get_running_loop()
+    working = asyncio.ensure_future(work)
+    timer = None if seconds is None else loop.call_later(seconds, _cut, conn)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        _cut(conn)
+        with suppress(Exception):
+            await working
+        raise
+    except Exception as error:
+        if timer is not None and loop.time() >= timer.when():
+            raise TimeoutError(f"no answer within {seconds:g} s") from error
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+def _cut(conn: psycopg.AsyncConnection[Any]) -> None:
+    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(conn.fileno())) as ours:
+        ours.shutdown(socket.SHUT_RDWR)
+
+
+def hosts_of(conninfo: str) -> int:
+    """Return how many hosts a connection string names, to be tried one after the other."""
+    said = conninfo_to_dict(conninfo)
+    return str(said.get("hostaddr") or said.get("host") or "").count(",") + 1
+
+
 def _parameters(conninfo: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """Return ``parameters`` with our defaults for what neither they nor the user's URL say."""
     defaults = {
         "autocommit": True,
-        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        # For each of several hosts: one that is silent leaves time for the others.
+        "connect_timeout": max(CONNECT_TIMEOUT_SECONDS_MIN, CONNECT_TIMEOUT_SECONDS // hosts_of(conninfo)),
         "application_name": "simpleworkflow",
     }
     # A peer that is gone without a word is noticed within half a minute.

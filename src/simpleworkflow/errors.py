@@ -46,9 +46,17 @@ class InvalidDatabaseUrl(WorkflowError):
 
 
 class DatabaseUnavailable(WorkflowError):
-    """The database cannot be reached, or refused the connection."""
+    """The database cannot be reached, refused the connection, or was lost before it answered.
+
+    ``is_unknown``: the change that was asked for may have happened, only the answer was lost.  Where it is
+    False, the change has certainly not happened.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str = "", *, is_unknown: bool = False) -> None:
+        super().__init__(message)
+        self.is_unknown = is_unknown
 
 
 class SchemaMismatch(WorkflowError):

@@ -18,29 +18,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
-import socket
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from simpleworkflow.database import Statement, connect_async
+from simpleworkflow.database import Statement, connect_async, within
 from simpleworkflow.model import matches
 
-__all__ = ["Notifier", "say_vacant", "within"]
+__all__ = ["SERVER_KEEPALIVES", "Notifier", "say_vacant"]
 
 logger = logging.getLogger("simpleworkflow.notifier")
-
-T = TypeVar("T")
 
 # A listening session that is half open looks like silence; asking it something shows.
 PROBE_SECONDS = 15
 PROBE_DEADLINE_SECONDS = 10
+# A server whose client is gone without a word notices that within half a minute too, not after two hours, and
+# gives up what the session held: locks, a place among max_connections, a place in the queue of notifications.
+SERVER_KEEPALIVES = (
+    "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; "
+    "set tcp_user_timeout = '30s'"
+)
 LOCK_WAIT = "50ms"
+LISTENING, HUNGRY = "listening", "hungry"  # the two sessions
+# So many failures in a row are no hiccup: then it is said.
+FAILURES_TO_SAY = 3
 VACANCY_SECONDS = 10.0
 RECONNECT_SECONDS_MAX = 10.0
 # Those whom the holder does not cover claim after a little while, not all in the same instant.
@@ -52,8 +57,8 @@ class Notifier:
     """Listens for one worker process, and is hungry when told to.
 
     ``on_wake`` is called when runs that the worker handles may be there, ``on_cancelled`` with the id and
-    the fencing token of a leased run that was cancelled; both on the loop.  Without a
-    connection it is silent and tries again.
+    the fencing token of a leased run that was cancelled; both on the loop.  Without a connection it tries
+    again, and says so once, unless ``is_database_away``: then the worker has said it.
     """
 
     def __init__(
@@ -64,12 +69,15 @@ class Notifier:
         *,
         on_wake: Callable[[], None],
         on_cancelled: Callable[[str, int], None],
+        is_database_away: Callable[[], bool] = lambda: False,
     ) -> None:
         self._conninfo = conninfo
         self._schema = schema
         self._patterns = list(patterns)
         self._on_wake = on_wake
         self._on_cancelled = on_cancelled
+        self._is_database_away = is_database_away
+        self._said_lost: set[str] = set()
         self._hungry = asyncio.Event()
         self._sated = asyncio.Event()
         self._sated.set()
@@ -79,7 +87,10 @@ class Notifier:
 
     def services(self) -> list[Coroutine[Any, Any, None]]:
         """Return what is to be run until it is cancelled: one listens, one is hungry."""
-        return [self._again_and_again(self._listen), self._again_and_again(self._keep_hungry)]
+        return [
+            self._again_and_again(LISTENING, self._listen),
+            self._again_and_again(HUNGRY, self._keep_hungry),
+        ]
 
     def set_hungry(self, hungry: bool) -> None:
         """Say whether this worker waits for runs."""
@@ -95,7 +106,10 @@ class Notifier:
     async def _listen(self) -> None:
         conn = await connect_async(self._conninfo, prepare_threshold=None)
         try:
-            await conn.execute(sql.SQL("listen {}").format(sql.Identifier(self._schema)))
+            await within(conn, PROBE_DEADLINE_SECONDS, conn.execute(SERVER_KEEPALIVES.encode()))
+            listening = conn.execute(sql.SQL("listen {}").format(sql.Identifier(self._schema)))
+            await within(conn, PROBE_DEADLINE_SECONDS, listening)
+            self._works(LISTENING)
             # What was said while nobody listened is not known: who is hungry, whether anybody is.
             self._covered = []
             self._vacant.set()
@@ -141,9 +155,11 @@ class Notifier:
         conn = await connect_async(self._conninfo, prepare_threshold=None)
         try:
             settings = (
-                f"set lock_timeout = '{LOCK_WAIT}'; set default_transaction_isolation = 'read committed'"
+                f"set lock_timeout = '{LOCK_WAIT}'; set default_transaction_isolation = 'read committed'; "
+                f"{SERVER_KEEPALIVES}"
             )
             await within(conn, PROBE_DEADLINE_SECONDS, conn.execute(settings.encode()))
+            self._works(HUNGRY)
             while True:
                 await self._hungry.wait()
                 self._vacant.clear()
@@ -211,7 +227,7 @@ class Notifier:
 
     # ── staying connected ──────────────────────────────────────────────────────────────────────────
 
-    async def _again_and_again(self, session: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _again_and_again(self, name: str, session: Callable[[], Coroutine[Any, Any, None]]) -> None:
         failures = 0
         while True:
             loop = asyncio.get_running_loop()
@@ -220,45 +236,24 @@ class Notifier:
                 await session()
             except Exception as error:  # noqa: BLE001 - whatever it was, wake-ups shall come back
                 failures = 0 if loop.time() - started > RECONNECT_SECONDS_MAX else failures + 1
-                # The worker itself says that the database is away; here it costs wake-ups only.
-                logger.debug("no wake-ups for now", extra={"error": str(error)})
+                if isinstance(error, TimeoutError) or failures >= FAILURES_TO_SAY:
+                    self._say_lost(name, error)
                 await asyncio.sleep(random.uniform(0.5, 1) * min(RECONNECT_SECONDS_MAX, 0.2 * 2**failures))  # noqa: S311
+
+    def _say_lost(self, name: str, error: Exception) -> None:
+        if not self._said_lost and not self._is_database_away():
+            logger.warning("wake-ups are lost, runs are found by polling; trying again: %s", error)
+            self._said_lost.add(name)
+
+    def _works(self, name: str) -> None:
+        if name in self._said_lost:
+            logger.warning("wake-ups are back")
+            self._said_lost.clear()
 
 
 def say_vacant(schema: str) -> Statement[None]:
     """Tell idle workers that who held the lock may have died, which nobody else says: they try for it."""
     return Statement("select pg_notify(%s, 'vacant')", (schema,), lambda _: None, is_repeatable=True)
-
-
-async def within(conn: psycopg.AsyncConnection[Any], seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Return what ``work`` on ``conn`` does; past ``seconds``, or when cancelled, the connection is cut.
-
-    Not a plain time-out: the driver answers a cancellation by asking the server to cancel, and waits ten
-    seconds for a server that is silent.  A socket that is shut down ends the work at once.
-
-    Raises:
-        TimeoutError: the time is over.
-    """
-    working = asyncio.ensure_future(work)
-    timer = asyncio.get_running_loop().call_later(seconds, _cut, conn)
-    try:
-        return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        _cut(conn)
-        with suppress(Exception):
-            await working
-        raise
-    except Exception as error:
-        if asyncio.get_running_loop().time() >= timer.when():
-            raise TimeoutError(f"no answer within {seconds:g} s") from error
-        raise
-    finally:
-        timer.cancel()
-
-
-def _cut(conn: psycopg.AsyncConnection[Any]) -> None:
-    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(conn.fileno())) as ours:
-        ours.shutdown(socket.SHUT_RDWR)
 
 
 async def _close(conn: psycopg.AsyncConnection[Any]) -> None:

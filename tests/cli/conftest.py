@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
-from cli.programs import WF, Answer
+from cli.programs import Answer, environment, program  # noqa: F401 - fixtures
 from simpleworkflow.cli import main
-
-
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """An environment without a database, colours and a terminal; what is set in it reaches ``wf``."""
-    for name in list(os.environ):
-        if name.startswith(("PG", "SIMPLEWORKFLOW_", "WF_")) or name in (
-            "DATABASE_URL",
-            "NO_COLOR",
-            "COLUMNS",
-        ):
-            monkeypatch.delenv(name)
-    return dict(os.environ)
 
 
 @pytest.fixture
@@ -39,7 +23,7 @@ def empty_url(server) -> Iterator[str]:
 
 @pytest.fixture
 def wf(
-    environment: dict[str, str],
+    environment: dict[str, str],  # noqa: F811
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -51,24 +35,5 @@ def wf(
         code = main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         return Answer(code, out, err)
-
-    return run
-
-
-@pytest.fixture
-def program(environment: dict[str, str]) -> Callable[..., Answer]:
-    """Run the real program; its variables are the keywords in capitals."""
-
-    def run(*arguments: str, stdin: bytes = b"", cwd: Path | None = None, **variables: str) -> Answer:
-        ended = subprocess.run(
-            [WF, *arguments],
-            input=stdin,
-            capture_output=True,
-            cwd=cwd,
-            env=environment | variables,
-            timeout=60,
-            check=False,
-        )
-        return Answer(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
     return run

@@ -8,11 +8,13 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import pytest
 
 WF = str(Path(sys.executable).parent / "wf")
 
@@ -104,3 +106,35 @@ def wait_for_end(pids: Sequence[int], timeout: float = 20) -> None:
         ended, _, _ = select.select([descriptor], [], [], timeout)
         os.close(descriptor)
         assert ended, command_line(pid)
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """An environment without a database, colours and a terminal; what is set in it reaches ``wf``."""
+    for name in list(os.environ):
+        if name.startswith(("PG", "SIMPLEWORKFLOW_", "WF_")) or name in (
+            "DATABASE_URL",
+            "NO_COLOR",
+            "COLUMNS",
+        ):
+            monkeypatch.delenv(name)
+    return dict(os.environ)
+
+
+@pytest.fixture
+def program(environment: dict[str, str]) -> Callable[..., Answer]:
+    """Run the real program; its variables are the keywords in capitals."""
+
+    def run(*arguments: str, stdin: bytes = b"", cwd: Path | None = None, **variables: str) -> Answer:
+        ended = subprocess.run(
+            [WF, *arguments],
+            input=stdin,
+            capture_output=True,
+            cwd=cwd,
+            env=environment | variables,
+            timeout=60,
+            check=False,
+        )
+        return Answer(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+    return run

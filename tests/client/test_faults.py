@@ -102,6 +102,7 @@ def test_a_bad_option_is_refused_when_the_client_is_made(open_client: Any, optio
 # ── connections that break ─────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.fault("Database and network", "all sessions of a client are terminated at rest", "P1")
 def test_sessions_killed_at_rest_are_not_noticed_by_anybody(client: Any, db: Database) -> None:
     client.submit("a.run.v1")
     for _ in range(3):
@@ -112,6 +113,7 @@ def test_sessions_killed_at_rest_are_not_noticed_by_anybody(client: Any, db: Dat
     assert count(db, "workflow_run") == 4
 
 
+@pytest.mark.fault("Database and network", "the answer to a submission with a key is lost", "P9")
 def test_a_lost_answer_to_a_submission_with_a_key_is_asked_for_again(
     open_client: Any, database_url: str, db: Database
 ) -> None:
@@ -127,6 +129,7 @@ def test_a_lost_answer_to_a_submission_with_a_key_is_asked_for_again(
         assert client.get(handle.id).idempotency_key == "k"
 
 
+@pytest.mark.fault("Database and network", "the answer to a submission without a key is lost", "P1")
 def test_a_lost_answer_to_a_submission_without_a_key_is_unknown_and_not_sent_again(
     open_client: Any, database_url: str, db: Database
 ) -> None:
@@ -144,6 +147,7 @@ def test_a_lost_answer_to_a_submission_without_a_key_is_unknown_and_not_sent_aga
         assert client.submit("a.run.v1").created
 
 
+@pytest.mark.fault("Database and network", "the answer to another verb is lost", "P6")
 @pytest.mark.parametrize("verb", ["get", "events", "cancel"])
 def test_a_lost_answer_to_a_repeatable_verb_is_not_noticed(
     open_client: Any, database_url: str, db: Database, verb: str
@@ -159,6 +163,7 @@ def test_a_lost_answer_to_a_repeatable_verb_is_not_noticed(
         assert lost.wait()
 
 
+@pytest.mark.fault("Database and network", "sessions are terminated before the COMMIT of many runs", "P1")
 def test_many_runs_whose_connection_is_lost_before_the_commit_are_known_not_to_be_there(
     open_client: Any, database_url: str, db: Database
 ) -> None:
@@ -178,6 +183,7 @@ def test_many_runs_whose_connection_is_lost_before_the_commit_are_known_not_to_b
     assert count(db, "workflow_run") == 0
 
 
+@pytest.mark.fault("Database and network", "the server is away for 0.4 s during a submission", "P1")
 def test_a_server_that_comes_back_within_a_second_is_not_noticed(
     open_client: Any, database_url: str, db: Database
 ) -> None:
@@ -219,7 +225,7 @@ class Lost:
 def test_a_statement_is_sent_again_only_where_that_does_no_harm(
     error: Exception, is_repeatable: bool, is_closed: bool, is_sent_again: bool
 ) -> None:
-    retrying = Retrying(is_repeatable=is_repeatable, reconnects=True)
+    retrying = Retrying(is_repeatable=is_repeatable, is_change=True, reconnects=True)
 
     try:
         retrying.pause_after(error, Lost(closed=is_closed))
@@ -232,7 +238,7 @@ def test_a_statement_is_sent_again_only_where_that_does_no_harm(
 
 
 def test_trying_again_ends_with_the_error_itself_within_two_seconds() -> None:
-    retrying = Retrying(is_repeatable=True, reconnects=True)
+    retrying = Retrying(is_repeatable=True, is_change=True, reconnects=True)
     error = DatabaseUnavailable("gone")
 
     pauses: list[float] = []
@@ -249,7 +255,7 @@ def test_trying_again_ends_with_the_error_itself_within_two_seconds() -> None:
 
 
 def test_a_try_that_took_long_is_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    retrying = Retrying(is_repeatable=True, reconnects=True)
+    retrying = Retrying(is_repeatable=True, is_change=True, reconnects=True)
 
     monkeypatch.setattr("simpleworkflow.client.retrying.monotonic", lambda: time.monotonic() + 10)
 

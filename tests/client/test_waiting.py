@@ -110,6 +110,7 @@ def test_a_wait_outlives_the_connections_that_look_for_it(database_url: str, db:
         assert wait.result(10).status == "cancelled"
 
 
+@pytest.mark.fault("Database and network", "the database is away while a client waits for a run", "P7")
 def test_a_wait_that_ended_without_the_database_says_so(
     open_client: Any, database_url: str, db: Database
 ) -> None:

@@ -24,8 +24,8 @@ Faults of the moment, for the present connections:
     lose_client(of)    half-open: the client sees the end, the server nothing
 
 ``of`` is a regular expression: a connection is meant when it has executed, or executes later, a matching query
-(prepared ones count each time).  What was seen: ``seen`` (SQL in its order), ``count(pattern)``,
-``wait_for(pattern)``, ``connected_at`` (monotonic times of the connects), ``sessions(of)``.
+(prepared ones count each time).  What was seen: ``seen`` (SQL in its order, followed by the values that were bound),
+``count(pattern)``, ``wait_for(pattern)``, ``connected_at`` (monotonic times of the connects), ``sessions(of)``.
 """
 
 from __future__ import annotations
@@ -56,9 +56,16 @@ _pause = threading.Event()  # never set
 class Swallowed:
     """A query whose answer is to be lost: what was asked for, and whether it has happened."""
 
-    def __init__(self, pattern: str, nth: int, then: str, what: str) -> None:
-        self.pattern, self.nth, self.then, self.what = re.compile(pattern, re.IGNORECASE), nth, then, what
+    def __init__(self, pattern: str, saying: str, nth: int, then: str, what: str) -> None:
+        self.pattern, self.saying = re.compile(pattern, re.IGNORECASE | re.DOTALL), saying.encode()
+        self.then, self.what = then, what
+        self._left = nth
         self.happened = threading.Event()
+
+    def is_next(self) -> bool:
+        """Count one more that matches; return whether it is the one."""
+        self._left -= 1
+        return not self._left
 
     def wait(self, seconds: float = 10) -> bool:
         """Wait until the server has done the query (or would have got it) and nobody was told."""
@@ -74,15 +81,16 @@ class Session:
         self.silent: set[str] = set()
         self.has_lost = False  # bytes are missing: it cannot be healed
         self.answers_left = answers
-        self.swallowed: Swallowed | None = None
+        self.wanted: Swallowed | None = None  # the present answer may be the one to lose, so it is held
+        self.held: list[bytes] = []
         self.prepared: dict[bytes, str] = {}
         self.asked, self.answered = 1, 0  # the start counts as a question
-        self.last_answer = 0  # the answer to be swallowed
+        self.last_answer = 0  # when so many are complete, the held one is
         self.is_started = self.awaits_tls_answer = self.is_opaque = False
 
     def is_of(self, pattern: str) -> bool:
         """Return whether it has executed a query that matches."""
-        return not pattern or any(re.search(pattern, sql, re.IGNORECASE) for sql in self.seen)
+        return not pattern or any(_matches(pattern, sql) for sql in self.seen)
 
     def fall_silent(self, direction: Direction) -> None:
         self.silent |= {"to_server", "to_client"} if direction == "both" else {direction}
@@ -162,12 +170,16 @@ class Proxy:
         self,
         pattern: str,
         *,
+        saying: str = "",
         nth: int = 1,
         then: Literal["cut", "silence"] = "cut",
         what: Literal["answer", "query"] = "answer",
     ) -> Swallowed:
-        """Lose the answer to the n-th query that matches (or the query itself), then cut the line or say nothing."""
-        wanted = Swallowed(pattern, nth, then, what)
+        """Lose an answer, or a query itself: the n-th that matches; then cut the line or say nothing.
+
+        ``saying``: only an answer that has this text in it, a run's id, say.
+        """
+        wanted = Swallowed(pattern, saying, nth, then, what)
         self._on_loop(lambda: self._wanted.append(wanted))
         return wanted
 
@@ -230,7 +242,7 @@ class Proxy:
         return self._on_loop(lambda: [session for session in self._sessions if session.is_of(of)])
 
     def count(self, pattern: str) -> int:
-        return sum(1 for sql in list(self.seen) if re.search(pattern, sql, re.IGNORECASE))
+        return sum(1 for sql in list(self.seen) if _matches(pattern, sql))
 
     def wait_for(self, pattern: str, *, count: int = 1, seconds: float = 10) -> None:
         """Wait until so many matching queries have been seen since the beginning."""
@@ -331,8 +343,8 @@ class Proxy:
             name, _, rest = frame[5:].partition(b"\0")
             session.prepared[name] = rest.partition(b"\0")[0].decode(errors="replace")
         elif kind == b"B":
-            name = frame[5:].partition(b"\0")[2].partition(b"\0")[0]
-            sql = session.prepared.get(name, "")
+            name, _, values = frame[5:].partition(b"\0")[2].partition(b"\0")
+            sql = f"{session.prepared.get(name, '')} {values.decode(errors='replace')}"
         if sql is not None:
             self._executed(session, sql, session.asked + (kind == b"B"))
 
@@ -340,15 +352,13 @@ class Proxy:
         session.seen.append(sql)
         self.seen.append(sql)
         for direction, of in self._holes:
-            if re.search(of, sql, re.IGNORECASE):
+            if _matches(of, sql):
                 session.fall_silent(direction)
         for wanted in [one for one in self._wanted if one.pattern.search(sql)]:
-            wanted.nth -= 1
-            if not wanted.nth:
-                self._wanted.remove(wanted)
-                session.swallowed, session.last_answer, session.has_lost = wanted, answer, True
-                if wanted.what == "query":
-                    self._swallow(session, wanted)
+            if wanted.what == "answer":
+                session.wanted, session.last_answer = wanted, answer
+            elif wanted.is_next():
+                self._swallow(session, wanted)
 
     def _answers_to_pass(self, session: Session, frames: list[bytes]) -> Iterator[bytes]:
         for frame in frames:
@@ -358,12 +368,23 @@ class Proxy:
                     session.has_lost = True
                     continue
                 session.answers_left -= 1
-            if session.swallowed is None:
+            if session.wanted is None:
                 yield frame
-            elif session.answered >= session.last_answer and not session.swallowed.happened.is_set():
-                self._swallow(session, session.swallowed)
+                continue
+            session.held.append(frame)
+            if session.answered >= session.last_answer:
+                yield from self._pass_or_swallow(session, session.wanted)
+
+    def _pass_or_swallow(self, session: Session, wanted: Swallowed) -> Iterator[bytes]:
+        answer, session.held, session.wanted = session.held, [], None
+        if wanted in self._wanted and wanted.saying in b"".join(answer) and wanted.is_next():
+            self._swallow(session, wanted)
+        else:
+            yield from answer
 
     def _swallow(self, session: Session, wanted: Swallowed) -> None:
+        self._wanted.remove(wanted)
+        session.has_lost = True
         session.fall_silent("both")
         if wanted.then == "cut":
             session.end(session.near, session.far)
@@ -382,6 +403,10 @@ class Proxy:
             await writer.drain()
             if self._bytes_per_second:
                 await asyncio.sleep(size / self._bytes_per_second)
+
+
+def _matches(pattern: str, sql: str) -> bool:
+    return re.search(pattern, sql, re.IGNORECASE | re.DOTALL) is not None
 
 
 # ── PostgreSQL's framing ───────────────────────────────────────────────────────────────────────────

@@ -175,6 +175,9 @@ def test_an_async_handler_that_asked_first_is_cancelled_all_the_same(
     eventually(lambda: seen == ["started", "cancelled"], seconds=5)
 
 
+@pytest.mark.fault(
+    "Database and network", "all sessions of a worker black-holed until its handlers stop", "P3"
+)
 def test_a_worker_that_cannot_reach_its_database_stops_its_handlers_before_their_leases_end(
     db: Database, database_url: str
 ) -> None:
@@ -209,6 +212,7 @@ def test_a_worker_that_cannot_reach_its_database_stops_its_handlers_before_their
     assert ask(db, statements.verify(slack_seconds=5)) == []
 
 
+@pytest.mark.fault("Database and network", "sessions terminated at random under load", "P1, P2")
 def test_sessions_that_are_terminated_under_load_cost_nothing(
     db: Database, database_url: str, start: Callable[[Worker], WorkerThread]
 ) -> None:

@@ -121,6 +121,7 @@ def test_a_signal_to_all_processes_of_a_service_is_one_request_to_stop(
     assert events_of(db, run_id) == ["created", "leased", "succeeded"]
 
 
+@pytest.mark.fault("Shutdown, deploys, migrations", "SIGTERM in start-up, connections are refused", "P1")
 @pytest.mark.parametrize("is_script", KINDS)
 def test_a_worker_that_starts_while_the_database_is_away_can_be_stopped(
     is_script: bool, run_program: Callable[..., Program], database_url: str
@@ -135,6 +136,7 @@ def test_a_worker_that_starts_while_the_database_is_away_can_be_stopped(
     assert program.log.count("the database is away") == 1
 
 
+@pytest.mark.fault("Shutdown, deploys, migrations", "SIGTERM with the database black-holed", "P3")
 @pytest.mark.parametrize(
     ("is_script", "is_silent_from_the_start"), [(False, False), (True, False), (True, True)]
 )

@@ -59,6 +59,8 @@ def _explain(error: BaseException) -> tuple[int, str | None]:  # noqa: PLR0911 -
             return ExitCode.INTERRUPTED, None
         case SystemExit(code=int(code)):
             return code, None
+        case DatabaseUnavailable(is_unknown=True):
+            return ExitCode.UNKNOWN, _line(str(error))
         case DatabaseUnavailable():
             return ExitCode.UNREACHABLE, _line(f"{error}; `wf config` shows which database is meant")
         case WorkflowError():

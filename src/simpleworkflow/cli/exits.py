@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     UNREACHABLE = 3
     SCHEMA = 4
     NOT_FOUND = 5
+    UNKNOWN = 6
     BUG = 70  # EX_SOFTWARE of sysexits.h
     INTERRUPTED = 130  # 128 + SIGINT, as shells have it
     PIPE_CLOSED = 141  # 128 + SIGPIPE
@@ -29,6 +30,7 @@ Exit codes:
   3    the database cannot be reached or started
   4    the schema is missing, older or newer: see wf migrate
   5    there is no such run
+  6    the answer was lost: nobody knows whether the change was recorded
   70   a bug in wf: --debug shows the traceback
   130  interrupted; 141 when the reader of the output has gone
 """

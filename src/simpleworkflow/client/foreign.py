@@ -18,7 +18,7 @@ from psycopg.rows import tuple_row
 
 from simpleworkflow.client.verbs import Plan
 from simpleworkflow.database import Rows, Statement, translated
-from simpleworkflow.errors import InvalidInput, WorkflowError
+from simpleworkflow.errors import DatabaseUnavailable, InvalidInput, WorkflowError
 from simpleworkflow.statements.checking import is_same_transaction, mark_transaction
 
 __all__ = ["in_one_transaction", "run_foreign", "run_foreign_async"]
@@ -34,14 +34,14 @@ def run_foreign(conn: Any, statement: Statement[T], schema: str) -> T:
         WorkflowError: one of ours, by the database's SQLSTATE; other errors pass as they are.
     """
     fetch = _one_of(_SYNC, conn, _SYNC_ACCEPTED)
-    with _translated():
+    with _translated(statement):
         return statement.read(fetch(conn, statement.text(schema), statement.parameters))
 
 
 async def run_foreign_async(conn: Any, statement: Statement[T], schema: str) -> T:
     """Do what ``run_foreign`` does, on an async connection."""
     fetch = _one_of(_ASYNC, conn, _ASYNC_ACCEPTED)
-    with _translated():
+    with _translated(statement):
         return statement.read(await fetch(conn, statement.text(schema), statement.parameters))
 
 
@@ -167,7 +167,7 @@ def _one_of(kinds: dict[str, K], conn: object, accepted: str) -> K:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(statement: Statement[Any]) -> Iterator[None]:
     """Turn errors into ours by the SQLSTATE of the driver's error that a library has wrapped."""
     try:
         yield
@@ -175,6 +175,10 @@ def _translated() -> Iterator[None]:
         try:
             with translated():
                 raise _of_driver(error)
+        except DatabaseUnavailable as ours:
+            # In the caller's transaction it has not happened; one that commits each by itself may have done it.
+            ours.is_unknown = statement.is_change
+            raise ours from error
         except WorkflowError as ours:
             raise ours from error
         except Exception:  # noqa: BLE001 - not one of ours: the caller gets what its library raised

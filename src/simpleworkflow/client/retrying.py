@@ -30,13 +30,16 @@ class HasClosed(Protocol):
 class Retrying:
     """The tries of one statement.
 
-    ``is_repeatable``: it may be sent again although its answer was lost.  ``reconnects``: a connection could be
-    had before, so that failing to get one now is an outage that may pass, not a wrong address.
+    ``is_repeatable``: it may be sent again although its answer was lost.  ``is_change``: it is more than a
+    question.  ``reconnects``: a connection could be had before, so that failing to get one now is an outage that
+    may pass, not a wrong address.
     """
 
-    def __init__(self, *, is_repeatable: bool, reconnects: bool) -> None:
+    def __init__(self, *, is_repeatable: bool, is_change: bool, reconnects: bool) -> None:
         self._is_repeatable = is_repeatable
+        self._is_change = is_change
         self._reconnects = reconnects
+        self._is_unknown = False
         self._pauses = iter(PAUSES_SECONDS)
         self._began = monotonic()
 
@@ -47,12 +50,13 @@ class Retrying:
             DatabaseUnavailable: there is no next try; the message says what is known of the statement.
             Exception: ``error`` itself, where trying again is of no use.
         """
-        if not self._may_repeat(error, conn):
-            raise error
-        pause = next(self._pauses, None)
-        if pause is None or monotonic() - self._began > TRYING_SECONDS_MAX:
-            raise error
-        return pause
+        pause = next(self._pauses, None) if self._may_repeat(error, conn) else None
+        if pause is not None and monotonic() - self._began <= TRYING_SECONDS_MAX:
+            return pause
+        # An answer that one of the tries has lost stays lost, whatever the last one met.
+        if self._is_unknown and isinstance(error, DatabaseUnavailable):
+            raise answer_lost(error) from error
+        raise error
 
     def _may_repeat(self, error: Exception, conn: HasClosed | None) -> bool:
         if sqlstate_of(error) in _ROLLED_BACK:
@@ -61,16 +65,16 @@ class Retrying:
             return isinstance(error, DatabaseUnavailable) and self._reconnects
         if not conn.closed:
             return False
-        if not self._is_repeatable:
-            raise answer_lost(error) from error
-        return isinstance(error, DatabaseUnavailable)
+        self._is_unknown |= self._is_change
+        return self._is_repeatable and isinstance(error, DatabaseUnavailable)
 
 
 def answer_lost(error: Exception) -> DatabaseUnavailable:
     """Return the error that says that nobody knows whether the statement was carried out."""
     return DatabaseUnavailable(
         "the connection was lost before the answer came, so it is unknown whether the change was recorded; "
-        f"with an idempotency key a submission can be repeated ({error})"
+        f"with an idempotency key a submission can be repeated ({error})",
+        is_unknown=True,
     )
 
 

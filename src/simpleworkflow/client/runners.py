@@ -16,7 +16,7 @@ from simpleworkflow.client import verbs
 from simpleworkflow.client.idle import CONNECT_PARAMETERS, Idle, begin_anew_after_fork
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.retrying import Retrying, is_stale, lost_together
-from simpleworkflow.database import Statement, connect, connect_async, run, run_async, translated
+from simpleworkflow.database import Statement, connect, connect_async, run, run_async, translated, within
 from simpleworkflow.errors import DatabaseUnavailable
 from simpleworkflow.model import check_integer
 from simpleworkflow.resolve import Database
@@ -42,8 +42,12 @@ class _Connecting:
     def schema(self) -> str:
         return self._place.schema
 
-    def _retrying(self, *, is_repeatable: bool) -> Retrying:
-        return Retrying(is_repeatable=is_repeatable, reconnects=self._is_checked)
+    def _retrying(self, statement: Statement[Any]) -> Retrying:
+        return Retrying(
+            is_repeatable=statement.is_repeatable,
+            is_change=statement.is_change,
+            reconnects=self._is_checked,
+        )
 
     def _parameters(self, database: Database) -> dict[str, Any]:
         return CONNECT_PARAMETERS | ({"prepare_threshold": None} if database.is_pooled else {})
@@ -81,7 +85,7 @@ class Runner(_Connecting):
     def run(self, statement: Statement[T]) -> T:
         """Execute one statement in a transaction of its own; send it again where that does no harm."""
         self.prepare()
-        retrying = self._retrying(is_repeatable=statement.is_repeatable)
+        retrying = self._retrying(statement)
         while True:
             conn = None
             try:
@@ -170,12 +174,12 @@ class AsyncRunner(_Connecting):
     async def run(self, statement: Statement[T]) -> T:
         """Execute one statement in a transaction of its own; send it again where that does no harm."""
         await self.prepare()
-        retrying = self._retrying(is_repeatable=statement.is_repeatable)
+        retrying = self._retrying(statement)
         while True:
             conn = None
             try:
                 async with self._connection() as conn:
-                    return await run_async(conn, statement, self.schema)
+                    return await within(conn, None, run_async(conn, statement, self.schema))
             except Exception as error:  # noqa: BLE001 - raised again unless it may be retried
                 pause = retrying.pause_after(error, conn)
             await asyncio.sleep(pause)
@@ -188,19 +192,26 @@ class AsyncRunner(_Connecting):
         if second is None:
             return await self.run(first)
         await self.prepare()
+        async with self._connection() as conn:
+            return await within(
+                conn, None, self._in_one_transaction(conn, chain((first, second), statements))
+            )
+
+    async def _in_one_transaction(
+        self, conn: psycopg.AsyncConnection[Any], statements: Iterator[Statement[list[T]]]
+    ) -> list[T]:
         answers: list[T] = []
         is_sent = False
-        async with self._connection() as conn:
-            try:
-                with translated():
-                    async with conn.transaction():
-                        for statement in chain((first, second), statements):
-                            some: list[T] = await run_async(conn, statement, self.schema)
-                            answers += some
-                        is_sent = True
-                return answers
-            except DatabaseUnavailable as error:
-                raise lost_together(error, conn, is_sent=is_sent) from error.__cause__
+        try:
+            with translated():
+                async with conn.transaction():
+                    for statement in statements:
+                        some: list[T] = await run_async(conn, statement, self.schema)
+                        answers += some
+                    is_sent = True
+            return answers
+        except DatabaseUnavailable as error:
+            raise lost_together(error, conn, is_sent=is_sent) from error.__cause__
 
     async def prepare(self) -> None:
         """Find the database and check its schema, unless that has been done."""
@@ -220,7 +231,8 @@ class AsyncRunner(_Connecting):
         self._database = self._database or await asyncio.to_thread(self._place.find)
         async with self._connection() as conn:
             await verbs.follow_async(
-                verbs.check_schema(self.schema), lambda asked: run_async(conn, asked, self.schema)
+                verbs.check_schema(self.schema),
+                lambda asked: within(conn, None, run_async(conn, asked, self.schema)),
             )
         self._is_checked = True
 

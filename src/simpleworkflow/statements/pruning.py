@@ -38,6 +38,7 @@ def prune_runs(
         ),
         lambda rows: Pruned(*rows[0]),
         is_repeatable=True,
+        is_change=True,
     )
 
 

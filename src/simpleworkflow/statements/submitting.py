@@ -31,6 +31,7 @@ def submit_run(new: NewRun) -> Statement[Submitted]:
         ),
         lambda rows: _read_submitted(rows)[0],
         is_repeatable=new.idempotency_key is not None,
+        is_change=True,
     )
 
 
@@ -75,6 +76,7 @@ def _submit_chunk(news: Sequence[NewRun], payloads: Sequence[str]) -> Statement[
         ),
         _read_submitted,
         is_repeatable=all(new.idempotency_key is not None for new in news),
+        is_change=True,
     )
 
 
@@ -85,6 +87,7 @@ def cancel_runs(run_ids: Sequence[UUID], reason: str | None) -> Statement[dict[U
         ([str(run_id) for run_id in run_ids], reason),
         _read_changed,
         is_repeatable=True,
+        is_change=True,
     )
 
 
@@ -94,6 +97,7 @@ def reopen_runs(run_ids: Sequence[UUID], attempts: int, reason: str | None) -> S
         "select id::text, changed from {schema}.reopen(%s::text[]::uuid[], %s::int, %s::text)",
         ([str(run_id) for run_id in run_ids], attempts, reason),
         _read_changed,
+        is_change=True,
     )
 
 

@@ -31,7 +31,7 @@ logger = logging.getLogger("simpleworkflow.heart")
 STARTING_SECONDS = 0.2
 EXPIRE_SECONDS = 10.0
 # A beat that is not answered in this part of a lease is sent again on another connection.
-DEADLINE_PART = 0.4
+DEADLINE_PART = 0.3
 DEADLINE_SECONDS_MAX = 5.0
 
 

@@ -11,9 +11,17 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.types.string import TextLoader
 
-from simpleworkflow.database import Statement, connect_async, run_async, translated
+from simpleworkflow.database import (
+    CONNECT_TIMEOUT_SECONDS_MIN,
+    Statement,
+    connect_async,
+    hosts_of,
+    run_async,
+    translated,
+    within,
+)
 from simpleworkflow.errors import DatabaseUnavailable
-from simpleworkflow.notifier import within
+from simpleworkflow.notifier import SERVER_KEEPALIVES
 from simpleworkflow.resolve import Database
 
 __all__ = ["Link", "Outage"]
@@ -27,7 +35,7 @@ SERIALIZATION_ATTEMPTS_MAX = 5
 # A role's own limits must not end a worker's statements; under SERIALIZABLE a skipped row raises 40001.
 _SESSION = (
     "set default_transaction_isolation = 'read committed'; set statement_timeout = '60s'; set lock_timeout = 0; "
-    "set idle_in_transaction_session_timeout = 0"
+    f"set idle_in_transaction_session_timeout = 0; {SERVER_KEEPALIVES}"
 )
 
 
@@ -35,18 +43,26 @@ class Outage:
     """Says once that the database is away, and once that it is back, for all links of a process."""
 
     def __init__(self) -> None:
-        self._is_out = False
+        self._failing: set[Link] = set()
 
-    def began(self, error: BaseException) -> None:
+    @property
+    def is_on(self) -> bool:
+        """Whether the database is away now."""
+        return bool(self._failing)
+
+    def began(self, link: Link, error: BaseException) -> None:
         """Log the first error of an outage."""
-        if not self._is_out:
-            self._is_out = True
+        if not self._failing:
             logger.warning("the database is away; trying again: %s", error)
+        self._failing.add(link)
 
-    def ended(self) -> None:
-        """Log the end of an outage."""
-        if self._is_out:
-            self._is_out = False
+    def ended(self, link: Link) -> None:
+        """Log the end of an outage: one of the links that failed works again.
+
+        Not one of the others: beside a single connection that is silent they would end the outage at every turn.
+        """
+        if link in self._failing:
+            self._failing.clear()
             logger.warning("the database is back")
 
 
@@ -55,7 +71,7 @@ def _reason(error: BaseException) -> str:
 
 
 class Link:
-    """A connection that executes statements one at a time and never waits longer than ``deadline_seconds``."""
+    """A connection that executes statements one at a time and waits for no answer longer than ``deadline_seconds``."""
 
     def __init__(self, database: Database, outage: Outage, *, deadline_seconds: float) -> None:
         self._database = database
@@ -91,7 +107,7 @@ class Link:
     def say_away(self, error: DatabaseUnavailable) -> None:
         """Count a failure that happened on another connection to the same database."""
         self._failures += 1
-        self._outage.began(error)
+        self._outage.began(self, error)
 
     def say_refused(self, error: Exception) -> None:
         """Count a statement that failed though the database is there; log the first of a row of them."""
@@ -122,13 +138,18 @@ class Link:
             await self._failed(away)
             raise away from None
         except DatabaseUnavailable as error:
-            await self._failed(error)
+            if self._conn is not None and not self._failures:
+                # A session that was lost, and is had again at once, is no outage.
+                self._failures += 1
+                await self.close()
+            else:
+                await self._failed(error)
             raise
         except asyncio.CancelledError:
             await self.close()  # an answer may still be on its way to whoever asks next
             raise
         self._failures = 0
-        self._outage.ended()
+        self._outage.ended(self)
         return answer
 
     async def _failed(self, error: DatabaseUnavailable) -> None:
@@ -136,12 +157,18 @@ class Link:
         await self.close()
 
     async def _connect_in_time(self) -> psycopg.AsyncConnection[Any]:
-        async with asyncio.timeout(self.deadline_seconds):
-            return await self._connect()
+        # Each of several hosts gets its part of the deadline, so that a silent one is passed over.
+        hosts = hosts_of(self._database.conninfo)
+        seconds = max(CONNECT_TIMEOUT_SECONDS_MIN, int(self.deadline_seconds / hosts))
+        async with asyncio.timeout(self.deadline_seconds if hosts == 1 else (hosts + 1) * seconds):
+            return await self._connect(seconds)
 
-    async def _connect(self) -> psycopg.AsyncConnection[Any]:
-        threshold = None if self._database.is_pooled else 1
-        conn = await connect_async(self._database.conninfo, prepare_threshold=threshold)
+    async def _connect(self, seconds: int) -> psycopg.AsyncConnection[Any]:
+        conn = await connect_async(
+            self._database.conninfo,
+            prepare_threshold=None if self._database.is_pooled else 1,
+            connect_timeout=seconds,
+        )
         self._conn = conn
         # What the hot path reads as text it needs as text.
         for type_name in ("uuid", "jsonb", "json", "timestamptz"):

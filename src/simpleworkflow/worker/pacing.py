@@ -55,7 +55,7 @@ class Pace:
         self._is_flowing = False
         if wakes != self.wakes:
             return  # woken since: what woke us may have come after the database looked
-        wait = self._poll_seconds * random.uniform(0.9, 1.1)  # noqa: S311
+        wait = self._poll_seconds * random.uniform(0.8, 1)  # noqa: S311
         if due_in_seconds is not None:
             wait = min(wait, max(due_in_seconds, 0.0))
         earlier = self._claim_at if self._claim_at > now else float("inf")

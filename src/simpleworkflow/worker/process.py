@@ -90,7 +90,7 @@ class WorkerProcess:
         self.worker_id = worker_id
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
-        outage = Outage()
+        self._outage = outage = Outage()
         deadline = max(2.0, plan.options.lease_seconds / 3)
         self._links = [Link(database, outage, deadline_seconds=deadline) for _ in range(2)]
         self._side = Link(database, outage, deadline_seconds=deadline)
@@ -180,6 +180,7 @@ class WorkerProcess:
                 self._plan.patterns,
                 on_wake=self._engine.wake,
                 on_cancelled=self._engine.cancelled,
+                is_database_away=lambda: self._outage.is_on,
             )
             self._engine.set_hungry = notifier.set_hungry
             tasks += [asyncio.create_task(service) for service in notifier.services()]
