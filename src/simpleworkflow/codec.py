@@ -14,20 +14,16 @@ import re
 from typing import Any
 
 from simpleworkflow.errors import InvalidInput, PayloadMismatch
-from simpleworkflow.plain import DEPTH_MAX, JSON_BYTES_MAX, is_plain, to_plain
+from simpleworkflow.model import ERROR_BYTES_MAX, JSON_BYTES_MAX
+from simpleworkflow.plain import is_plain, to_plain
 
 __all__ = [
-    "DEPTH_MAX",
-    "ERROR_BYTES_MAX",
-    "JSON_BYTES_MAX",
     "bound_text",
     "decode",
     "describe_error",
     "encode_payload",
     "encode_result",
 ]
-
-ERROR_BYTES_MAX = 65_536
 
 # ── to JSON ────────────────────────────────────────────────────────────────────────────────────────
 

@@ -25,6 +25,21 @@ __all__ = [
     "narrow_patterns",
 ]
 
+# The limits of the contract.  The database enforces them (sql/migrations), these are its numbers for those who check
+# earlier; docs/reference/limits.md tells each, and tests/input tries each at the limit and one beyond.
+TYPE_CHARACTERS_MAX = 200
+KEY_BYTES_MAX = 400
+JSON_BYTES_MAX = 1_048_576  # of a payload or a result, as the database prints it
+DEPTH_MAX = 100  # levels of arrays and objects
+ERROR_BYTES_MAX = 65_536
+PROGRESS_CHARACTERS_MAX = 1000
+REASON_BYTES_MAX = 8000
+ATTEMPTS_MAX = 1000
+PRIORITY_MIN, PRIORITY_MAX = -(2**31), 2**31 - 1
+SUBMIT_DELAY_SECONDS_MAX = 3_155_760_000  # 100 years
+RETRY_DELAY_SECONDS_MAX = 365 * 24 * 3600
+LEASE_SECONDS_MAX = 365 * 24 * 3600  # what one heartbeat may ask for
+
 Status = Literal["pending", "leased", "waiting", "succeeded", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = ("pending", "leased", "waiting", "succeeded", "failed", "cancelled")
 ENDED: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
@@ -103,8 +118,8 @@ class NewRun:
         if self.payload is None:
             object.__setattr__(self, "payload", {})
         _check_type(self.type)
-        check_integer("priority", self.priority, -(2**31), 2**31 - 1)
-        check_integer("max_attempts", self.max_attempts, 1, 1000)
+        check_integer("priority", self.priority, PRIORITY_MIN, PRIORITY_MAX)
+        check_integer("max_attempts", self.max_attempts, 1, ATTEMPTS_MAX)
         if self.idempotency_key is not None:
             _check_key(self.idempotency_key)
         if self.run_at is not None:
@@ -120,13 +135,12 @@ class NewRun:
 _TYPE = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _FIRST_TIME = datetime(1, 1, 2, tzinfo=UTC)
 _LAST_TIME = datetime(9999, 12, 30, tzinfo=UTC)
-DELAY_SECONDS_MAX = 100 * 365.25 * 86_400
 
 
 def _check_type(value: object) -> None:
-    if not isinstance(value, str) or len(value) > 200 or _TYPE.fullmatch(value) is None:
+    if not isinstance(value, str) or len(value) > TYPE_CHARACTERS_MAX or _TYPE.fullmatch(value) is None:
         raise InvalidInput(
-            "type: expected words of A-Z a-z 0-9 _ - joined by dots, at most 200 characters, got "
+            f"type: expected words of A-Z a-z 0-9 _ - joined by dots, at most {TYPE_CHARACTERS_MAX} characters, got "
             + shown(value)
         )
 
@@ -150,8 +164,8 @@ def _check_key(value: object) -> None:
         size = len(value.encode())
     except UnicodeEncodeError:
         raise InvalidInput("idempotency_key: expected valid Unicode, got a lone surrogate") from None
-    if not 1 <= size <= 400:
-        raise InvalidInput(f"idempotency_key: expected 1 to 400 bytes, got {size}")
+    if not 1 <= size <= KEY_BYTES_MAX:
+        raise InvalidInput(f"idempotency_key: expected 1 to {KEY_BYTES_MAX} bytes, got {size}")
 
 
 def check_duration(name: str, value: object) -> float:
@@ -164,10 +178,10 @@ def check_duration(name: str, value: object) -> float:
     if (
         not isinstance(seconds, int | float)
         or isinstance(seconds, bool)
-        or not 0 <= seconds <= DELAY_SECONDS_MAX
+        or not 0 <= seconds <= SUBMIT_DELAY_SECONDS_MAX
     ):
         raise InvalidInput(
-            f"{name}: expected seconds from 0 to {DELAY_SECONDS_MAX:.0f}, got {shown(seconds)}"
+            f"{name}: expected seconds from 0 to {SUBMIT_DELAY_SECONDS_MAX}, got {shown(seconds)}"
         )
     return float(seconds)
 

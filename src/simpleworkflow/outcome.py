@@ -85,6 +85,8 @@ def decide_result(value: object) -> Outcome:
         return Succeeded(encode_result(value))
     except InvalidInput as error:
         return Failed(bound_text(f"the result cannot be stored: {error}"))
+    except BaseException as error:  # noqa: BLE001 - properties of a result are user code; the worker must live
+        return Failed(f"the result cannot be stored: reading it raised {type(error).__name__[:100]}")
 
 
 def decide_failure(error: BaseException, *, attempt: int, retry: RetryPolicy) -> Outcome:

@@ -14,16 +14,14 @@ from typing import Any
 from uuid import UUID
 
 from simpleworkflow.errors import InvalidInput
+from simpleworkflow.model import DEPTH_MAX, JSON_BYTES_MAX
 
-__all__ = ["DEPTH_MAX", "JSON_BYTES_MAX", "is_plain", "path_text", "to_plain"]
-
-DEPTH_MAX = 100
-JSON_BYTES_MAX = 1_048_576
+__all__ = ["is_plain", "path_text", "to_plain"]
 
 _SCALARS = frozenset({bool, float, type(None)})
 
 
-def is_plain(value: object) -> bool:
+def is_plain(value: object) -> bool:  # noqa: PLR0912 - one loop over every value that is stored
     """Return whether ``value`` is built of dict, list, tuple and scalars alone, within the limits.
 
     Walks level by level and counts the bytes that the JSON will need at least, so that neither a cycle
@@ -31,7 +29,7 @@ def is_plain(value: object) -> bool:
     """
     level: list[object] = [value]
     size = 0
-    for _ in range(DEPTH_MAX + 1):
+    for depth in range(DEPTH_MAX + 1):
         below: list[object] = []
         for item in level:
             kind = type(item)
@@ -39,6 +37,10 @@ def is_plain(value: object) -> bool:
                 size += len(item)  # type: ignore[arg-type]
             elif kind is int:
                 size += item.bit_length() >> 2  # type: ignore[attr-defined]
+            elif kind in _SCALARS:
+                continue
+            elif depth == DEPTH_MAX:  # an array or object here is one level too many, also an empty one
+                return False
             elif kind is dict:
                 for key in item:  # type: ignore[attr-defined]
                     if type(key) is not str:
@@ -47,7 +49,7 @@ def is_plain(value: object) -> bool:
                 below.extend(item.values())  # type: ignore[attr-defined]
             elif kind is list or kind is tuple:
                 below.extend(item)  # type: ignore[arg-type]
-            elif kind not in _SCALARS:
+            else:
                 return False
             if size + len(below) > JSON_BYTES_MAX:
                 return False
@@ -127,6 +129,7 @@ class _Converter:
                 raise self.refuse(f"expected keys of str, got {_what(key)} {_short(key)}")
             key = self.text(key)  # noqa: PLW2901 - the exact str of a subclass
             self._path.append(key)
+            self._spend(1)
             plain[key] = self.convert(item)
             self._path.pop()
         return plain

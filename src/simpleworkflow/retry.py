@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
 
-__all__ = ["DELAY_SECONDS_MAX", "Backoff", "PlannedDelay", "RetryPolicy", "clamp_delay", "exponential"]
+from simpleworkflow.model import RETRY_DELAY_SECONDS_MAX
 
-DELAY_SECONDS_MAX = 365 * 24 * 3600.0
+__all__ = ["Backoff", "PlannedDelay", "RetryPolicy", "clamp_delay", "exponential"]
+
 
 Backoff = float | Sequence[float] | Callable[[int], float] | None
 
@@ -31,7 +32,7 @@ def clamp_delay(value: object) -> float | None:
     """
     if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(_comparable(value)):
         return None
-    return float(min(max(_comparable(value), 0.0), DELAY_SECONDS_MAX))
+    return float(min(max(_comparable(value), 0.0), RETRY_DELAY_SECONDS_MAX))
 
 
 def _comparable(value: Any) -> float:
@@ -88,7 +89,7 @@ def _call_backoff(backoff: Callable[[int], float], attempt: int) -> PlannedDelay
         seconds = clamp_delay(answer)
     except OverflowError:
         # Back-offs such as 2.0 ** attempt grow past any float; what was meant is "very long".
-        return PlannedDelay(DELAY_SECONDS_MAX)
+        return PlannedDelay(float(RETRY_DELAY_SECONDS_MAX))
     except BaseException as error:  # noqa: BLE001 - user code; not even SystemExit may end the worker
         return PlannedDelay(None, f"the back-off function raised {type(error).__name__}")
     if seconds is None:

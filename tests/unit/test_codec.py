@@ -20,9 +20,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simpleworkflow.codec import (
-    DEPTH_MAX,
-    ERROR_BYTES_MAX,
-    JSON_BYTES_MAX,
     bound_text,
     decode,
     describe_error,
@@ -30,6 +27,7 @@ from simpleworkflow.codec import (
     encode_result,
 )
 from simpleworkflow.errors import InvalidInput, PayloadMismatch
+from simpleworkflow.model import DEPTH_MAX, ERROR_BYTES_MAX, JSON_BYTES_MAX
 
 TOO_DEEP = "expected at most 100 levels, got more, or a value that holds itself"
 

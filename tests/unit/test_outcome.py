@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from simpleworkflow.errors import LeaseLost, PayloadMismatch, RetryAfter, RunCancelled
+from simpleworkflow.model import RETRY_DELAY_SECONDS_MAX
 from simpleworkflow.outcome import (
     Cancelled,
     Failed,
@@ -16,7 +17,7 @@ from simpleworkflow.outcome import (
     decide_failure,
     decide_result,
 )
-from simpleworkflow.retry import DELAY_SECONDS_MAX, RetryPolicy
+from simpleworkflow.retry import RetryPolicy
 
 
 class FatalError(Exception):
@@ -76,7 +77,7 @@ def test_retry_after_says_its_own_delay():
 
 
 def test_retry_after_is_clamped_to_a_year():
-    assert decide(RetryAfter(1e300, "later")) == Retried("RetryAfter: later", DELAY_SECONDS_MAX)
+    assert decide(RetryAfter(1e300, "later")) == Retried("RetryAfter: later", RETRY_DELAY_SECONDS_MAX)
 
 
 def test_a_payload_that_does_not_fit_fails_without_retry():

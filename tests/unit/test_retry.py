@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpleworkflow.retry import DELAY_SECONDS_MAX, RetryPolicy, clamp_delay, exponential
+from simpleworkflow.model import RETRY_DELAY_SECONDS_MAX
+from simpleworkflow.retry import RetryPolicy, clamp_delay, exponential
 
 
 def raises(error: BaseException):
@@ -56,9 +57,9 @@ def test_a_function_is_asked_with_the_attempt():
 @pytest.mark.parametrize(
     ("backoff", "expected"),
     [
-        (lambda _: 2**5000, DELAY_SECONDS_MAX),
-        (lambda _: 2.0**5000, DELAY_SECONDS_MAX),
-        (lambda _: math.inf, DELAY_SECONDS_MAX),
+        (lambda _: 2**5000, RETRY_DELAY_SECONDS_MAX),
+        (lambda _: 2.0**5000, RETRY_DELAY_SECONDS_MAX),
+        (lambda _: math.inf, RETRY_DELAY_SECONDS_MAX),
         (lambda _: -(2**5000), 0.0),
         (lambda _: -1, 0.0),
         (lambda _: -math.inf, 0.0),
@@ -151,4 +152,4 @@ def test_exponential_refuses_numbers_that_make_no_sense(options):
 def test_any_value_is_clamped_to_seconds_or_none(value):
     seconds = clamp_delay(value)
 
-    assert seconds is None or 0 <= seconds <= DELAY_SECONDS_MAX
+    assert seconds is None or 0 <= seconds <= RETRY_DELAY_SECONDS_MAX

@@ -11,12 +11,13 @@ from uuid import UUID
 import click
 
 from simpleworkflow.cli.text import one_line, shortened
+from simpleworkflow.model import JSON_BYTES_MAX
 
 _ID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?) ?(ms|s|m|min|h|d)?")
 _UNIT_SECONDS = {"ms": 0.001, None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 # A payload has at most 1 MB as the database writes it; its source may hold white space and escapes as well.
-_PAYLOAD_BYTES_MAX = 8 * 1_048_576
+_PAYLOAD_BYTES_MAX = 8 * JSON_BYTES_MAX
 
 
 # Not ParamType[UUID] and its like: before click 8.4 the class takes no subscript.

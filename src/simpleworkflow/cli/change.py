@@ -12,7 +12,7 @@ from simpleworkflow.cli.arguments import RunId
 from simpleworkflow.cli.exits import ExitCode
 from simpleworkflow.cli.output import json_option, print_changes
 from simpleworkflow.cli.session import database_option, open_client
-from simpleworkflow.model import ENDED
+from simpleworkflow.model import ATTEMPTS_MAX, ENDED
 
 if TYPE_CHECKING:
     from simpleworkflow.client import Client
@@ -41,7 +41,7 @@ def cancel(*, run_ids: Sequence[UUID], reason: str | None, as_json: bool) -> Non
 @click.command(epilog="Example: wf run reopen 01926f0e-7d3c-7b1a-9c4e-5a7d3f2b1c00 --attempts 5")
 @_MANY
 @click.option(
-    "--attempts", type=click.IntRange(1, 1000), default=3, show_default=True, help="The new budget."
+    "--attempts", type=click.IntRange(1, ATTEMPTS_MAX), default=3, show_default=True, help="The new budget."
 )
 @_REASON
 @json_option

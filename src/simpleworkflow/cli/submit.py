@@ -11,11 +11,12 @@ from simpleworkflow.cli.arguments import Duration, Moment, read_payload
 from simpleworkflow.cli.exits import ExitCode
 from simpleworkflow.cli.output import json_option, print_json, run_document
 from simpleworkflow.cli.session import database_option, open_client
+from simpleworkflow.model import ATTEMPTS_MAX, PRIORITY_MAX, PRIORITY_MIN
 
 if TYPE_CHECKING:
     from simpleworkflow.model import Run
 
-PRIORITY = click.IntRange(-(2**31), 2**31 - 1)  # the column is an int
+PRIORITY = click.IntRange(PRIORITY_MIN, PRIORITY_MAX)
 
 EPILOG = """\b
 Examples:
@@ -35,7 +36,11 @@ Examples:
 )
 @click.option("--run-at", metavar="TIME", type=Moment(), help="Not before this time, with its zone.")
 @click.option(
-    "--max-attempts", type=click.IntRange(1, 1000), default=3, show_default=True, help="Attempts in all."
+    "--max-attempts",
+    type=click.IntRange(1, ATTEMPTS_MAX),
+    default=3,
+    show_default=True,
+    help="Attempts in all.",
 )
 @click.option("--wait", is_flag=True, help="Wait for its end; exit code 1 unless it succeeded.")
 @click.option(

@@ -20,8 +20,11 @@ from simpleworkflow.database import Statement
 from simpleworkflow.errors import InvalidInput, RunNotFound, RunNotSucceeded, SchemaMismatch, WaitTimeout
 from simpleworkflow.migrate import SchemaState
 from simpleworkflow.model import (
+    ATTEMPTS_MAX,
     ENDED,
+    REASON_BYTES_MAX,
     STATUSES,
+    TYPE_CHARACTERS_MAX,
     NewRun,
     Run,
     RunEvent,
@@ -214,7 +217,7 @@ def cancel(run_id: UUID | str, reason: str | None) -> Plan[bool]:
 def reopen(run_id: UUID | str, attempts: int, reason: str | None) -> Plan[bool]:
     """Give a run that failed or was cancelled a new budget; say whether this changed it."""
     run_id = as_run_id(run_id)
-    check_integer("attempts", attempts, 1, 1000)
+    check_integer("attempts", attempts, 1, ATTEMPTS_MAX)
     changed: dict[UUID, bool] = yield statements.reopen_runs([run_id], attempts, _reason(reason))
     return _changed(changed, run_id)
 
@@ -258,7 +261,7 @@ def _reason(reason: object) -> str | None:
         return None
     if not isinstance(reason, str):
         raise InvalidInput(f"reason: expected text, got {shown(reason)}")
-    return bound_text(reason, 8000)
+    return bound_text(reason, REASON_BYTES_MAX)
 
 
 # ── checks ─────────────────────────────────────────────────────────────────────────────────────────
@@ -297,7 +300,7 @@ def _patterns(pattern: Patterns | None) -> list[str] | None:
 
 
 def _as_pattern(value: object) -> str:
-    if not isinstance(value, str) or len(value) > 200 or _PATTERN.fullmatch(value) is None:
+    if not isinstance(value, str) or len(value) > TYPE_CHARACTERS_MAX or _PATTERN.fullmatch(value) is None:
         raise InvalidInput(f"pattern: expected a type, or a prefix that ends in %, got {shown(value)}")
     return value
 

@@ -114,6 +114,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_changed uuid[];
 begin
+  perform workflow.refuse_count('p_ids', cardinality(p_ids));
   perform set_config('workflow.transition', 'cancel', true),
           set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true);
   with wanted as (
@@ -152,8 +153,12 @@ begin
     raise exception using errcode = 'WF002',
       message = format('p_lease_seconds: expected more than 0 and at most a year, got %s',
                        coalesce(p_lease_seconds::text, 'null'));
-  elsif coalesce(p_worker, '') = '' then
-    raise exception using errcode = 'WF002', message = 'p_worker: expected a name, got none';
+  elsif coalesce(octet_length(p_worker), 0) not between 1 and 400 then   -- it is in an index
+    raise exception using errcode = 'WF002',
+      message = format('p_worker: expected a name of 1 to 400 bytes, got %s', coalesce(octet_length(p_worker), 0));
+  elsif p_limit is null or p_limit > 100000 then
+    raise exception using errcode = 'WF002',
+      message = format('p_limit: expected at most 100000, got %s', coalesce(p_limit::text, 'null'));
   end if;
   if p_held = 0 then
     v_suspect := workflow.lock_due_suspect(p_patterns, v_now);
@@ -316,8 +321,10 @@ begin
   elsif exists (select from unnest(p_statuses) as wanted (status)
               where wanted.status is null or wanted.status not in ('succeeded', 'failed', 'pending')) then
     raise exception using errcode = 'WF002', message = 'p_statuses: expected succeeded, failed or pending';
-  elsif exists (select from unnest(p_results) as wanted (result) where octet_length(result::text) > 1048576) then
-    raise exception using errcode = 'WF002', message = 'p_results: expected at most 1048576 bytes each as text',
+  elsif exists (select from unnest(p_results) as wanted (result)
+                 where not workflow.fits(result, 1048576)) then
+    raise exception using errcode = 'WF002',
+      message = 'p_results: expected at most 1048576 bytes as text and 100 levels each, got more',
       hint = 'keep large data elsewhere and return a reference to it';
   end if;
   perform set_config('workflow.transition', 'finish', true), set_config('workflow.actor', p_worker, true);
@@ -350,6 +357,15 @@ begin
   returning run.id;
   perform set_config('workflow.transition', '', true);
 end
+$$;
+
+CREATE FUNCTION workflow.fits(p_value jsonb, p_bytes_max integer) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$   -- nor here
+  select case when pg_column_size(p_value) <= 800 then octet_length(p_value::text) <= p_bytes_max
+              when workflow.nests_beyond_limit(p_value) then false
+              when pg_column_size(p_value) > 2000 and workflow.prints_beyond_limit(p_value) then false
+              else octet_length(p_value::text) <= p_bytes_max end
 $$;
 
 CREATE FUNCTION workflow.uuid7() RETURNS uuid
@@ -768,6 +784,13 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.nests_beyond_limit(p_value jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select jsonb_path_exists(p_value, 'strict $.**{100} ? (@.type() == "array" || @.type() == "object")')
+$_$;
+
 CREATE FUNCTION workflow.next_lease_until() RETURNS timestamp with time zone
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -801,8 +824,9 @@ CREATE FUNCTION workflow.progress(p_worker text, p_id uuid, p_token bigint, p_pr
 declare
   v_found boolean;
 begin
-  if octet_length(p_progress::text) > 65536 then
-    raise exception using errcode = 'WF002', message = 'p_progress: expected at most 65536 bytes as text';
+  if not workflow.fits(p_progress, 65536) then
+    raise exception using errcode = 'WF002',
+      message = 'p_progress: expected at most 65536 bytes as text and 100 levels, got more';
   end if;
   perform set_config('workflow.transition', 'progress', true);
   with held as (
@@ -872,13 +896,25 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.refuse_count(p_name text, p_count bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if p_count > 100000 then
+    raise exception using errcode = 'WF002',
+      message = format('%s: expected at most 100000 in one call, got %s', p_name, p_count);
+  end if;
+end
+$$;
+
 CREATE FUNCTION workflow.refuse_delays(p_delays_seconds double precision[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if exists (select from unnest(p_delays_seconds) as delay where delay not between -1e11 and 1e11) then
-    raise exception using errcode = 'WF002', message = 'delay_seconds: expected a finite number of seconds within 3000 years';
+  if exists (select from unnest(p_delays_seconds) as delay where delay not between 0 and 3155760000) then
+    raise exception using errcode = 'WF002', message = 'delay_seconds: expected 0 to 3155760000, which is 100 years';
   end if;
 end
 $$;
@@ -906,6 +942,8 @@ begin
       message = format('payload: expected at most 1048576 bytes as text, got %s',
                        coalesce(v_bytes::text, 'numbers that print as more')),
       hint = 'keep large data elsewhere and put a reference to it into the payload';
+  elsif workflow.nests_beyond_limit(run.payload) then
+    raise exception using errcode = 'WF002', message = 'payload: expected at most 100 levels, got more';
   elsif run.idempotency_key is not null and octet_length(run.idempotency_key) not between 1 and 400 then
     raise exception using errcode = 'WF002',
       message = format('idempotency_key: expected 1 to 400 bytes, got %s', octet_length(run.idempotency_key));
@@ -973,6 +1011,7 @@ begin
   if p_attempts is null or p_attempts not between 1 and 1000 then
     raise exception using errcode = 'WF002', message = format('p_attempts: expected 1 to 1000, got %s', p_attempts);
   end if;
+  perform workflow.refuse_count('p_ids', cardinality(p_ids));
   perform set_config('workflow.transition', 'reopen', true),
           set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true);
   with wanted as (
@@ -1033,7 +1072,7 @@ declare
   v_position int;
   v_again record;
 begin
-  perform workflow.refuse_delays(p_delays_seconds);
+  perform workflow.refuse_count('p_types', cardinality(p_types)), workflow.refuse_delays(p_delays_seconds);
   if cardinality(p_payloads) is distinct from cardinality(p_types) then
     raise exception using errcode = 'WF002', message = 'p_types, p_payloads: expected the same number of each';
   end if;
@@ -1332,7 +1371,9 @@ CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_event FOR EACH 
 
 CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_run FOR EACH ROW WHEN (((new.status IS DISTINCT FROM 'pending'::text) OR (new.attempt <> 0) OR (new.fencing_token <> 0) OR (new.leased_by IS NOT NULL) OR (new.lease_until IS NOT NULL) OR (new.last_error IS NOT NULL) OR (new.result IS NOT NULL) OR (new.finished_at IS NOT NULL) OR (new.deleted_at IS NOT NULL) OR (new.parent_id IS NOT NULL) OR (new.crashes <> 0) OR new.is_suspect OR (new.type IS NULL) OR (new.payload IS NULL) OR (new.priority IS NULL) OR (new.run_at IS NULL) OR (new.max_attempts IS NULL) OR ((new.max_attempts < 1) OR (new.max_attempts > 1000)) OR ((new.run_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.run_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.created_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.created_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.updated_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.updated_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((octet_length(new.idempotency_key) < 1) OR (octet_length(new.idempotency_key) > 400)) OR (length(new.type) > 200) OR (new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$'::text) OR
         CASE
-            WHEN ((pg_column_size(new.payload) > 2000) AND workflow.prints_beyond_limit(new.payload)) THEN true
+            WHEN ((pg_column_size(new.payload) <= 800) AND (pg_column_compression(new.payload) IS NULL)) THEN (octet_length((new.payload)::text) > 1048576)
+            WHEN jsonb_path_exists(new.payload, 'strict $.**{100}?(@.type() == "array" || @.type() == "object")'::jsonpath) THEN true
+            WHEN (((pg_column_size(new.payload) > 2000) OR (pg_column_compression(new.payload) IS NOT NULL)) AND workflow.prints_beyond_limit(new.payload)) THEN true
             ELSE (octet_length((new.payload)::text) > 1048576)
         END)) EXECUTE FUNCTION workflow.guard_insert();
 

@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from simpleworkflow.codec import bound_text
 from simpleworkflow.errors import LeaseLost
+from simpleworkflow.model import LEASE_SECONDS_MAX, PROGRESS_CHARACTERS_MAX
 from simpleworkflow.statements import Claimed
 from simpleworkflow.worker.slots import Verdict
 
@@ -138,7 +140,7 @@ class AsyncWorkflowRun(_RunValues):
 
 
 def _checked_seconds(seconds: float) -> float:
-    if not 0 < seconds <= 365 * 24 * 3600:
+    if not 0 < seconds <= LEASE_SECONDS_MAX:
         raise ValueError(f"expected seconds above 0 and at most a year, got {seconds!r}")
     return float(seconds)
 
@@ -146,6 +148,8 @@ def _checked_seconds(seconds: float) -> float:
 def _progress_json(percent: float | None, message: str | None) -> str:
     if percent is not None and not 0 <= percent <= 100:
         raise ValueError(f"expected a percent from 0 to 100, got {percent!r}")
-    said = {"percent": percent, "message": None if message is None else str(message)[:1000]}
-    text = json.dumps({name: value for name, value in said.items() if value is not None})
-    return text.replace("\\u0000", "")
+    said = {
+        "percent": percent if percent is None or type(percent) is int else float(percent),
+        "message": None if message is None else bound_text(str(message)[:PROGRESS_CHARACTERS_MAX]),
+    }
+    return json.dumps({name: value for name, value in said.items() if value is not None})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from simpleworkflow.model import ATTEMPTS_MAX
 from simpleworkflow.retry import RetryPolicy
 
 __all__ = ["HandlerOptions", "WorkerOptions"]
 
 # The supervisor extends leases every third of them; a lease must outlive a missed beat and a slow answer.
 LEASE_SECONDS_MIN = 1.0
-LEASE_SECONDS_MAX = 24 * 3600.0
+WORKER_LEASE_SECONDS_MAX = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class WorkerOptions:
         _check("concurrency", self.concurrency, 1, 10_000)
         _check("threads", self.threads, 1, 1_000)
         _check("cpu_processes", self.cpu_processes, 0, 1_000)
-        _check("lease_seconds", self.lease_seconds, LEASE_SECONDS_MIN, LEASE_SECONDS_MAX)
+        _check("lease_seconds", self.lease_seconds, LEASE_SECONDS_MIN, WORKER_LEASE_SECONDS_MAX)
         _check("poll_seconds", self.poll_seconds, 0.01, 3600)
         _check("grace_seconds", self.grace_seconds, 0, 24 * 3600)
 
@@ -68,7 +69,7 @@ class HandlerOptions:
         if self.timeout_seconds is not None:
             _check("timeout_seconds", self.timeout_seconds, 0.001, 365 * 24 * 3600)
         if self.max_attempts is not None:
-            _check("max_attempts", self.max_attempts, 1, 1000)
+            _check("max_attempts", self.max_attempts, 1, ATTEMPTS_MAX)
 
 
 def _check(name: str, value: float, least: float, most: float) -> None:

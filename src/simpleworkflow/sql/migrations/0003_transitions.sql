@@ -13,12 +13,23 @@
 
 -- ── submit ─────────────────────────────────────────────────────────────────────────────────────────
 
+-- One call holds its rows in memory and their locks until its end.
+create function {schema}.refuse_count(p_name text, p_count bigint) returns void language plpgsql
+  set search_path = pg_catalog, pg_temp as $fn$
+begin
+  if p_count > 100000 then
+    raise exception using errcode = 'WF002',
+      message = format('%s: expected at most 100000 in one call, got %s', p_name, p_count);
+  end if;
+end
+$fn$;
+
 -- A delay that no interval can hold would fail with a message that names nothing.
 create function {schema}.refuse_delays(p_delays_seconds double precision[]) returns void language plpgsql
   set search_path = pg_catalog, pg_temp as $fn$
 begin
-  if exists (select from unnest(p_delays_seconds) as delay where delay not between -1e11 and 1e11) then
-    raise exception using errcode = 'WF002', message = 'delay_seconds: expected a finite number of seconds within 3000 years';
+  if exists (select from unnest(p_delays_seconds) as delay where delay not between 0 and 3155760000) then
+    raise exception using errcode = 'WF002', message = 'delay_seconds: expected 0 to 3155760000, which is 100 years';
   end if;
 end
 $fn$;
@@ -79,7 +90,7 @@ declare
   v_position int;
   v_again record;
 begin
-  perform {schema}.refuse_delays(p_delays_seconds);
+  perform {schema}.refuse_count('p_types', cardinality(p_types)), {schema}.refuse_delays(p_delays_seconds);
   if cardinality(p_payloads) is distinct from cardinality(p_types) then
     raise exception using errcode = 'WF002', message = 'p_types, p_payloads: expected the same number of each';
   end if;
@@ -335,8 +346,12 @@ begin
     raise exception using errcode = 'WF002',
       message = format('p_lease_seconds: expected more than 0 and at most a year, got %s',
                        coalesce(p_lease_seconds::text, 'null'));
-  elsif coalesce(p_worker, '') = '' then
-    raise exception using errcode = 'WF002', message = 'p_worker: expected a name, got none';
+  elsif coalesce(octet_length(p_worker), 0) not between 1 and 400 then   -- it is in an index
+    raise exception using errcode = 'WF002',
+      message = format('p_worker: expected a name of 1 to 400 bytes, got %s', coalesce(octet_length(p_worker), 0));
+  elsif p_limit is null or p_limit > 100000 then
+    raise exception using errcode = 'WF002',
+      message = format('p_limit: expected at most 100000, got %s', coalesce(p_limit::text, 'null'));
   end if;
   if p_held = 0 then
     v_suspect := {schema}.lock_due_suspect(p_patterns, v_now);
@@ -387,6 +402,15 @@ create function {schema}.bound_error(p_error text) returns text language sql imm
               else left(p_error, 8000) || E'\n... left out ...\n' || right(p_error, 8000) end
 $fn$;
 
+-- Whether a result or a progress note prints as at most so many bytes, with at most 100 levels (which take 812 bytes).
+create function {schema}.fits(p_value jsonb, p_bytes_max int) returns boolean language sql immutable parallel safe
+  as $fn$   -- nor here
+  select case when pg_column_size(p_value) <= 800 then octet_length(p_value::text) <= p_bytes_max
+              when {schema}.nests_beyond_limit(p_value) then false
+              when pg_column_size(p_value) > 2000 and {schema}.prints_beyond_limit(p_value) then false
+              else octet_length(p_value::text) <= p_bytes_max end
+$fn$;
+
 -- How long a retry waits when its handler says nothing: attempt² minutes ± 10 %, at most 6 hours.
 create function {schema}.default_backoff_seconds(p_attempt int) returns double precision language sql
   volatile parallel safe as $fn$
@@ -417,8 +441,10 @@ begin
   elsif exists (select from unnest(p_statuses) as wanted (status)
               where wanted.status is null or wanted.status not in ('succeeded', 'failed', 'pending')) then
     raise exception using errcode = 'WF002', message = 'p_statuses: expected succeeded, failed or pending';
-  elsif exists (select from unnest(p_results) as wanted (result) where octet_length(result::text) > 1048576) then
-    raise exception using errcode = 'WF002', message = 'p_results: expected at most 1048576 bytes each as text',
+  elsif exists (select from unnest(p_results) as wanted (result)
+                 where not {schema}.fits(result, 1048576)) then
+    raise exception using errcode = 'WF002',
+      message = 'p_results: expected at most 1048576 bytes as text and 100 levels each, got more',
       hint = 'keep large data elsewhere and return a reference to it';
   end if;
   perform set_config('workflow.transition', 'finish', true), set_config('workflow.actor', p_worker, true);
@@ -508,8 +534,9 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
   v_found boolean;
 begin
-  if octet_length(p_progress::text) > 65536 then
-    raise exception using errcode = 'WF002', message = 'p_progress: expected at most 65536 bytes as text';
+  if not {schema}.fits(p_progress, 65536) then
+    raise exception using errcode = 'WF002',
+      message = 'p_progress: expected at most 65536 bytes as text and 100 levels, got more';
   end if;
   perform set_config('workflow.transition', 'progress', true);
   with held as (
@@ -660,6 +687,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_changed uuid[];
 begin
+  perform {schema}.refuse_count('p_ids', cardinality(p_ids));
   perform set_config('workflow.transition', 'cancel', true),
           set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true);
   with wanted as (
@@ -690,6 +718,7 @@ begin
   if p_attempts is null or p_attempts not between 1 and 1000 then
     raise exception using errcode = 'WF002', message = format('p_attempts: expected 1 to 1000, got %s', p_attempts);
   end if;
+  perform {schema}.refuse_count('p_ids', cardinality(p_ids));
   perform set_config('workflow.transition', 'reopen', true),
           set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true);
   with wanted as (
