@@ -338,3 +338,10 @@ create trigger a_guard_change before update or delete or truncate on {schema}.wo
 create trigger a_guard_insert before insert on {schema}.workflow_event
   for each statement when (pg_trigger_depth() = 0)
   execute function {schema}.guard_history();
+
+-- A trigger needs no right to its function once it is there, but whoever may execute the function may put it on a table
+-- of its own: an audit function, which acts in the owner's name, would then write events of that table's rows.
+revoke execute on function
+  {schema}.guard_insert, {schema}.audit_insert, {schema}.guard_transition, {schema}.guard_update,
+  {schema}.audit_transition, {schema}.audit_cancel, {schema}.guard_history
+  from public;

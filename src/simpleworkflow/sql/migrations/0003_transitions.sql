@@ -397,10 +397,8 @@ $fn$;
 
 -- At most 64 kB of an error: its head and its tail.
 create function {schema}.bound_error(p_error text) returns text language sql immutable parallel safe
-  as $fn$   -- no SET here: it would keep the planner from inlining the expression
-  select case when octet_length(p_error) <= 65536 then p_error
-              else left(p_error, 8000) || E'\n... left out ...\n' || right(p_error, 8000) end
-$fn$;
+  return case when octet_length(p_error) <= 65536 then p_error
+              else left(p_error, 8000) || E'\n... left out ...\n' || right(p_error, 8000) end;
 
 -- Whether a result or a progress note prints as at most so many bytes, with at most 100 levels (which take 812 bytes).
 create function {schema}.fits(p_value jsonb, p_bytes_max int) returns boolean language sql immutable parallel safe
@@ -413,9 +411,8 @@ $fn$;
 
 -- How long a retry waits when its handler says nothing: attempt² minutes ± 10 %, at most 6 hours.
 create function {schema}.default_backoff_seconds(p_attempt int) returns double precision language sql
-  volatile parallel safe as $fn$
-  select least(21600, 60.0 * p_attempt * p_attempt * (0.9 + 0.2 * random()))
-$fn$;
+  volatile parallel safe
+  return least(21600, 60.0 * p_attempt * p_attempt * (0.9 + 0.2 * random()));
 
 -- End attempts: status 'succeeded', 'failed', or 'pending' to retry after the delay (null: the default
 -- rule), which becomes 'failed' when no attempt is left.  Returns the runs that were still held; the others
@@ -751,8 +748,8 @@ $fn$;
 -- ── who may call them ──────────────────────────────────────────────────────────────────────────────
 
 -- PostgreSQL lets everybody execute a new function.  These act in the owner's name, so a producer that may only
--- insert could cancel, or claim and read, every run.  grants.sql opens them to an application; what a plain INSERT
--- or UPDATE needs (uuid7, and what the guards call in the name of whoever writes) stays open.
+-- insert could cancel, or claim and read, every run.  The files in grants/ open them; what a plain INSERT or UPDATE
+-- needs (uuid7, and what the guards call in the name of whoever writes) stays open.
 revoke execute on function
   {schema}.submit, {schema}.submit_many, {schema}.lock_due_runs, {schema}.lock_due_suspect, {schema}.claim, {schema}.finish,
   {schema}.heartbeat, {schema}.progress, {schema}.release, {schema}.exchange, {schema}.expire,
