@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,10 +23,12 @@ from psycopg.rows import tuple_row
 from simpleworkflow.errors import (
     DatabaseUnavailable,
     InvalidInput,
+    NotPermitted,
     SchemaMismatch,
     TransitionRefused,
     WorkflowError,
 )
+from simpleworkflow.sql import groups_by_function
 
 __all__ = [
     "Rows",
@@ -44,6 +47,7 @@ Rows = Sequence[tuple[Any, ...]]
 
 CONNECT_TIMEOUT_SECONDS = 10
 CONNECT_TIMEOUT_SECONDS_MIN = 2  # the driver's
+_OURS: dict[str, type[WorkflowError]] = {"WF001": TransitionRefused, "WF002": InvalidInput}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,39 +80,42 @@ def run(conn: psycopg.Connection[Any], statement: Statement[T], schema: str) -> 
     Raises:
         WorkflowError: one of ours, by the database's SQLSTATE; other errors pass as they are.
     """
-    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+    with translated(statement, schema), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(statement.text(schema).encode(), statement.parameters)
         return statement.read(cursor.fetchall())
 
 
 async def run_async(conn: psycopg.AsyncConnection[Any], statement: Statement[T], schema: str) -> T:
     """Do what ``run`` does, on an async connection."""
-    with translated():
+    with translated(statement, schema):
         async with conn.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(statement.text(schema).encode(), statement.parameters)
             return statement.read(await cursor.fetchall())
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn the database's errors into ours, by SQLSTATE; works for every driver that carries one."""
+def translated(statement: Statement[Any] | None = None, schema: str = "") -> Iterator[None]:
+    """Turn the database's errors into ours, by SQLSTATE; works for every driver that carries one.
+
+    ``statement`` is what is executed: of one that was not permitted it tells whose right it is.
+    """
     try:
         yield
     except WorkflowError:
         raise
     except Exception as error:
-        if ours := _translate(error):
+        if ours := _translate(error, statement, schema):
             raise ours from error
         raise
 
 
-def _translate(error: Exception) -> WorkflowError | None:
+def _translate(error: Exception, statement: Statement[Any] | None, schema: str) -> WorkflowError | None:
     sqlstate = getattr(error, "sqlstate", None)
     message = _first_line(error)
-    if sqlstate == "WF001":
-        return TransitionRefused(message)
-    if sqlstate == "WF002":
-        return InvalidInput(message)
+    if sqlstate in _OURS:
+        return _OURS[sqlstate](message)
+    if sqlstate == "42501" and statement is not None:
+        return NotPermitted(f"{message}{_whose_right(statement, schema)}")
     if sqlstate in ("22P02", "22P05", "22021", "22003", "22008", "23502", "54000", "22007"):
         return InvalidInput(f"the database refused a value: {message}")
     if sqlstate in ("3F000", "42P01", "42883", "42703"):
@@ -118,6 +125,12 @@ def _translate(error: Exception) -> WorkflowError | None:
         reason = "is out of resources" if is_full else "cannot be reached"
         return DatabaseUnavailable(f"the database {reason}: {message}")
     return None
+
+
+def _whose_right(statement: Statement[Any], schema: str) -> str:
+    found = re.search(r"\{schema\}\.(\w+)\(", statement.sql)
+    group = groups_by_function().get(found[1]) if found else None
+    return f"; this is for the members of role {schema}_{group}, or of one with its rights" if group else ""
 
 
 def _is_connection_error(error: Exception, sqlstate: str | None) -> bool:

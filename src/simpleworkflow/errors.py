@@ -14,6 +14,7 @@ __all__ = [
     "InvalidDatabaseUrl",
     "InvalidInput",
     "LeaseLost",
+    "NotPermitted",
     "PayloadMismatch",
     "RetryAfter",
     "RunCancelled",
@@ -63,6 +64,10 @@ class SchemaMismatch(WorkflowError):
     """The database's schema is missing, or older or newer than this version of the package."""
 
     exit_code = 4
+
+
+class NotPermitted(WorkflowError):
+    """The role of this connection may not do that; the message says which one may (SQLSTATE 42501)."""
 
 
 class EmbeddedPostgresError(WorkflowError):

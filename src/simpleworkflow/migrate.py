@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import psycopg
 
-from simpleworkflow.errors import InvalidInput, SchemaMismatch
-from simpleworkflow.model import shown
-from simpleworkflow.sql import Migration, load_migrations, load_script
+from simpleworkflow.errors import SchemaMismatch
+from simpleworkflow.grants import renew_roles, take_turns
+from simpleworkflow.sql import Migration, load_migrations
 
 LOCK_TIMEOUT_SECONDS = 1
 LOCK_ATTEMPTS_MAX = 30
+# Nothing that somebody has planted in another schema is found while a superuser migrates.
+_SEARCH_PATH = "set local search_path = pg_catalog, pg_temp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,67 +123,10 @@ def migrate(
     return applied
 
 
-def create_owner(conn: psycopg.Connection, owner: str) -> None:
-    """Make sure that there is a role ``owner`` that cannot log in and may create schemas in this database."""
-    conn.execute(load_script("owner", owner=owner).encode())
-
-
-def grant_application(conn: psycopg.Connection, schema: str, role: str) -> None:
-    """Let ``role`` use the tables and functions of ``schema`` without owning them.
-
-    The guard then binds it without exception; a role that owns the tables could drop the triggers.  To be
-    done again after a migration that adds functions; twice does no harm.
-
-    Raises:
-        InvalidInput: there is no such role.
-        InsufficientPrivilege: psycopg's; the role of ``conn`` may not grant all of it.  Nothing is granted then.
-    """
-    script = grants_sql(schema, role)
-    with conn.transaction():
-        # Two grants on one function at once would end in "tuple concurrently updated".
-        _take_turns(conn, schema)
-        if conn.execute("select from pg_catalog.pg_roles where rolname = %s", [role]).rowcount == 0:
-            raise InvalidInput(f"role {shown(role)} does not exist; create it first, or name another")
-        _execute_strictly(conn, script)
-
-
-def _execute_strictly(conn: psycopg.Connection, script: str) -> None:
-    """Execute grants; raise what PostgreSQL only warns of: that some of them it did not make."""
-    warnings: list[str | None] = []
-
-    def remember(warning: psycopg.errors.Diagnostic) -> None:
-        warnings.append(warning.message_primary)  # it can be read only now
-
-    conn.execute("set local client_min_messages = warning")
-    conn.add_notice_handler(remember)
-    try:
-        conn.execute(script.encode())
-    finally:
-        conn.remove_notice_handler(remember)
-    if warnings:
-        raise psycopg.errors.InsufficientPrivilege(
-            f"{warnings[0]}; connect as the role that owns the schema and its tables"
-        )
-
-
-def grants_sql(schema: str, role: str) -> str:
-    """Return the SQL with which ``grant_application`` lets ``role`` use ``schema``.
-
-    Raises:
-        InvalidInput: ``role`` cannot be the name of a role, or is everybody (``public``).
-    """
-    if (
-        not role or not role.isprintable() or role in ("public", "none")
-    ):  # also in quotes they mean nobody's name
-        raise InvalidInput(f"role: expected the name of a role, got {shown(role)}")
-    quoted = '"' + role.replace('"', '""') + '"'
-    return load_script("grants", schema=schema, role=quoted)
-
-
 def migration_sql(schema: str, *, after: int = 0, to: int | None = None) -> str:
     """Return the SQL that ``migrate`` would run, for a role that may, as one script for psql."""
     scripts = [
-        f"-- {migration.version:04} {migration.name}\nbegin;\n{_bookkeeping(schema)};\n"
+        f"-- {migration.version:04} {migration.name}\nbegin;\n{_SEARCH_PATH};\n{_bookkeeping(schema)};\n"
         f"{migration.sql}\n{_record(schema, migration)};\ncommit;\n"
         for migration in load_migrations(schema)
         if migration.version > after and (to is None or migration.version <= to)
@@ -205,21 +150,19 @@ def _apply(conn: psycopg.Connection, schema: str, migration: Migration, owner: s
     with conn.transaction():
         # A role may default to serializable: the snapshot would be older than the wait for the lock.
         conn.execute("set transaction isolation level read committed")
-        _take_turns(conn, schema)
+        take_turns(conn, schema)
         if migration.version <= max(_applied(conn, schema), default=0):
             return False
         if owner is not None:
             conn.execute(f"set local role {owner}".encode())
         conn.execute(f"set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'".encode())
+        conn.execute(_SEARCH_PATH.encode())
         conn.execute(_bookkeeping(schema).encode())
         conn.execute(migration.sql.encode())
         conn.execute(_record(schema, migration).encode())
+        if migration.version == load_migrations(schema)[-1].version:
+            renew_roles(conn, schema)
     return True
-
-
-def _take_turns(conn: psycopg.Connection, schema: str) -> None:
-    """Wait until nobody else migrates ``schema`` or grants in it; it lasts until the transaction ends."""
-    conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"{schema}.migrate"])
 
 
 def _applied(conn: psycopg.Connection, schema: str) -> dict[int, str]:

@@ -47,7 +47,11 @@ ENDED: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One row of ``workflow_run`` as it was when it was read; times are aware, in UTC."""
+    """One row of ``workflow_run`` as it was when it was read; times are aware, in UTC.
+
+    ``hidden`` names what this connection's role may not read of ``payload``, ``result`` and ``last_error``: these
+    are None then.
+    """
 
     id: UUID
     type: str
@@ -68,6 +72,7 @@ class Run:
     fencing_token: int
     parent_id: UUID | None
     finished_at: datetime | None
+    hidden: frozenset[str] = frozenset()
 
     @property
     def has_ended(self) -> bool:

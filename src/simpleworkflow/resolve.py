@@ -8,7 +8,8 @@ import psycopg
 
 from simpleworkflow import dburl, embedded
 from simpleworkflow.database import connect
-from simpleworkflow.migrate import create_owner, grant_application, migrate, read_state
+from simpleworkflow.grants import create_owner, grant_application
+from simpleworkflow.migrate import migrate, read_state
 from simpleworkflow.settings import Settings
 
 __all__ = ["Database", "resolve_database"]

@@ -23,6 +23,7 @@ INNER = {
         "prints_beyond_limit",
         "nests_beyond_limit",
         "fits",
+        "readable_columns",
     ),
     "default_backoff_seconds",
 }

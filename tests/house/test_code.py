@@ -24,6 +24,7 @@ SQL_ELSEWHERE = {
     "cli/demo_stage.py": "shows people the statements of the contract, as they would type them",
     "embedded/cluster.py": "sets the superuser's password in a cluster that has no schema yet",
     "embedded/server.py": "makes the role and the database, before there is a schema",
+    "grants.py": "asks the catalogs about roles, which belong to no schema",
     "health/objects.py": "the remedies for what is missing, for people to run",
     "migrate.py": "its bookkeeping has to be there before the first migration",
     "notifier.py": "LISTEN, NOTIFY and session locks belong to a session and have no place in a function",

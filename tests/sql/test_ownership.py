@@ -13,7 +13,8 @@ from conftest import Server
 from simpleworkflow import resolve
 from simpleworkflow.dburl import parse
 from simpleworkflow.errors import InvalidInput
-from simpleworkflow.migrate import create_owner, grant_application, migrate
+from simpleworkflow.grants import create_owner, grant_application
+from simpleworkflow.migrate import migrate
 from waits import in_thread
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,7 @@ Examples:
   wf migrate --check || echo 'the schema is not the one this version needs'
   wf migrate --sql > for-the-dba.sql
   wf migrate --grant-to app
+  wf migrate --roles
 """
 
 
@@ -37,33 +39,57 @@ Examples:
 )
 @click.option("--to", metavar="N", type=click.IntRange(min=1), help="Go to version N and no further.")
 @click.option("--grant-to", metavar="ROLE", help="Let ROLE, which does not own the tables, use them.")
+@click.option(
+    "--roles",
+    "with_roles",
+    is_flag=True,
+    help="Make group roles for producers, workers, operators and readers.",
+)
 @json_option
 @database_option
 def migrate(
-    *, check: bool, as_sql: bool, after: int | None, to: int | None, grant_to: str | None, as_json: bool
+    *,
+    check: bool,
+    as_sql: bool,
+    after: int | None,
+    to: int | None,
+    grant_to: str | None,
+    with_roles: bool,
+    as_json: bool,
 ) -> None:
     """Create the tables and functions, or bring them up to date; any number may do it at once."""
+    context = click.get_current_context()
     if check and as_sql:
-        raise click.UsageError("--check and --sql do not go together", click.get_current_context())
+        raise click.UsageError("--check and --sql do not go together", context)
     if after is not None and not as_sql:
-        raise click.UsageError("--from goes with --sql", click.get_current_context())
-    if grant_to is not None and (check or to is not None):
-        raise click.UsageError(
-            "--grant-to goes with neither --check nor --to: it grants what the newest version has",
-            click.get_current_context(),
-        )
+        raise click.UsageError("--from goes with --sql", context)
+    for option, is_given in (("--grant-to", grant_to is not None), ("--roles", with_roles)):
+        if is_given and (check or to is not None):
+            raise click.UsageError(
+                f"{option} goes with neither --check nor --to: it grants what the newest version has", context
+            )
     if to is not None:
         _check_version(to)
     if as_sql:
-        _print_sql(after, to, grant_to)
+        _print_sql(after, to, grant_to, with_roles=with_roles)
         return
+    say = _say_nothing if as_json else click.echo
     with open_connection() as (connection, database):
-        applied = [] if check else _apply(connection, database.schema, to, as_json=as_json)
+        applied = [] if check else _apply(connection, database.schema, to, say)
+        roles = _make_roles(connection, database.schema, say) if with_roles else {}
         if grant_to is not None:
-            _grant(connection, database.schema, grant_to, as_json=as_json)
+            _grant(connection, database.schema, grant_to, say)
         _tell_state(
-            connection, database.schema, applied, is_check=check, granted_to=grant_to, as_json=as_json
+            connection,
+            database.schema,
+            {"applied": applied, "granted_to": grant_to, "roles": roles},
+            is_check=check,
+            as_json=as_json,
         )
+
+
+def _say_nothing(_: str) -> None:
+    pass
 
 
 def _check_version(version: int) -> None:
@@ -74,44 +100,61 @@ def _check_version(version: int) -> None:
         raise click.UsageError(f"--to: expected 1 to {latest}, got {version}", click.get_current_context())
 
 
-def _print_sql(after: int | None, to: int | None, grant_to: str | None) -> None:
+def _print_sql(after: int | None, to: int | None, grant_to: str | None, *, with_roles: bool) -> None:
     from simpleworkflow import dburl
-    from simpleworkflow.migrate import grants_sql, migration_sql, read_state
+    from simpleworkflow.grants import grants_sql, renewal_sql, roles_sql
+    from simpleworkflow.migrate import migration_sql, read_state
 
     settings, url = read_settings(), state().database_url
+    renewal = ""
     if after is None and (url or settings.database_url):
         with open_connection() as (connection, database):
-            after = read_state(connection, database.schema).version
+            found = read_state(connection, database.schema)
+            after = found.version
+            if found.pending and to is None and not with_roles:
+                renewal = renewal_sql(connection, database.schema)
     schema = dburl.parse(url).schema if url else settings.schema
-    grants = "" if grant_to is None else "\n" + grants_sql(schema, grant_to)
-    click.echo(migration_sql(schema, after=after or 0, to=to) + grants, nl=False)
+    parts = [renewal]
+    if with_roles:
+        parts.append(roles_sql(schema))
+    if grant_to is not None:
+        parts.append(grants_sql(schema, grant_to))
+    grants = [f"\nbegin;\n{part}commit;\n" for part in parts if part]
+    click.echo(migration_sql(schema, after=after or 0, to=to) + "".join(grants), nl=False)
 
 
-def _apply(connection: psycopg.Connection[Any], schema: str, to: int | None, *, as_json: bool) -> list[int]:
+def _apply(
+    connection: psycopg.Connection[Any], schema: str, to: int | None, say: Callable[[str], None]
+) -> list[int]:
     from simpleworkflow.migrate import migrate as apply_migrations
 
-    def report(line: str) -> None:
-        if not as_json:
-            click.echo(line)
-
-    return [migration.version for migration in apply_migrations(connection, schema, to=to, report=report)]
+    return [migration.version for migration in apply_migrations(connection, schema, to=to, report=say)]
 
 
-def _grant(connection: psycopg.Connection[Any], schema: str, role: str, *, as_json: bool) -> None:
-    from simpleworkflow.migrate import grant_application
+def _make_roles(
+    connection: psycopg.Connection[Any], schema: str, say: Callable[[str], None]
+) -> dict[str, list[str]]:
+    from simpleworkflow.grants import create_roles
+
+    roles = create_roles(connection, schema)
+    for role, members in roles.items():
+        say(f"role {role}: members {', '.join(map(safe, members)) or 'none yet'}")
+    return roles
+
+
+def _grant(connection: psycopg.Connection[Any], schema: str, role: str, say: Callable[[str], None]) -> None:
+    from simpleworkflow.grants import grant_application
 
     grant_application(connection, schema, role)
-    if not as_json:
-        click.echo(f"role {safe(role)} may use schema {schema!r}")
+    say(f"role {safe(role)} may use schema {schema!r}")
 
 
 def _tell_state(
     connection: psycopg.Connection[Any],
     schema: str,
-    applied: list[int],
+    done: dict[str, Any],
     *,
     is_check: bool,
-    granted_to: str | None,
     as_json: bool,
 ) -> None:
     from simpleworkflow.errors import SchemaMismatch
@@ -120,16 +163,9 @@ def _tell_state(
     found = read_state(connection, schema)
     problem = found.problem()
     if as_json:
-        print_json(
-            {
-                "schema": schema,
-                "version": found.version,
-                "latest": found.latest,
-                "applied": applied,
-                "pending": [migration.version for migration in found.pending],
-                "granted_to": granted_to,
-            }
-        )
+        pending = [migration.version for migration in found.pending]
+        state_ = {"schema": schema, "version": found.version, "latest": found.latest, "pending": pending}
+        print_json(state_ | done)
     elif problem is None:
         click.echo(f"schema {schema!r} is at version {found.version}, up to date")
     elif not is_check:

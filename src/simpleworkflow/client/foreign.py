@@ -34,14 +34,14 @@ def run_foreign(conn: Any, statement: Statement[T], schema: str) -> T:
         WorkflowError: one of ours, by the database's SQLSTATE; other errors pass as they are.
     """
     fetch = _one_of(_SYNC, conn, _SYNC_ACCEPTED)
-    with _translated(statement):
+    with _translated(statement, schema):
         return statement.read(fetch(conn, statement.text(schema), statement.parameters))
 
 
 async def run_foreign_async(conn: Any, statement: Statement[T], schema: str) -> T:
     """Do what ``run_foreign`` does, on an async connection."""
     fetch = _one_of(_ASYNC, conn, _ASYNC_ACCEPTED)
-    with _translated(statement):
+    with _translated(statement, schema):
         return statement.read(await fetch(conn, statement.text(schema), statement.parameters))
 
 
@@ -167,13 +167,13 @@ def _one_of(kinds: dict[str, K], conn: object, accepted: str) -> K:
 
 
 @contextmanager
-def _translated(statement: Statement[Any]) -> Iterator[None]:
+def _translated(statement: Statement[Any], schema: str) -> Iterator[None]:
     """Turn errors into ours by the SQLSTATE of the driver's error that a library has wrapped."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - any library's; raised again below
         try:
-            with translated():
+            with translated(statement, schema):
                 raise _of_driver(error)
         except DatabaseUnavailable as ours:
             # In the caller's transaction it has not happened; one that commits each by itself may have done it.

@@ -12,12 +12,17 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-import psycopg
-
 from simpleworkflow import statements
 from simpleworkflow.codec import bound_text
 from simpleworkflow.database import Statement
-from simpleworkflow.errors import InvalidInput, RunNotFound, RunNotSucceeded, SchemaMismatch, WaitTimeout
+from simpleworkflow.errors import (
+    InvalidInput,
+    NotPermitted,
+    RunNotFound,
+    RunNotSucceeded,
+    SchemaMismatch,
+    WaitTimeout,
+)
 from simpleworkflow.migrate import SchemaState
 from simpleworkflow.model import (
     ATTEMPTS_MAX,
@@ -198,7 +203,12 @@ def result_of(run: Run) -> Any:
 
     Raises:
         RunNotSucceeded: it ended otherwise.
+        NotPermitted: this role may not read results.
     """
+    if "result" in run.hidden and run.status == "succeeded":
+        raise NotPermitted(
+            f"run {run.id} succeeded, but this role may not read results; grant select (result) to it"
+        )
     if run.status != "succeeded":
         raise RunNotSucceeded(run.id, run.status, run.last_error)
     return run.result
@@ -287,8 +297,8 @@ def check_schema(schema: str) -> Plan[None]:
         version = yield schema_version()
     except SchemaMismatch:
         version = 0
-    except psycopg.errors.InsufficientPrivilege:
-        return  # a producer's role need not read our bookkeeping
+    except NotPermitted:
+        return  # a role whose rights were written by hand need not read our bookkeeping
     if problem := SchemaState(schema, version).problem():
         raise SchemaMismatch(problem)
 

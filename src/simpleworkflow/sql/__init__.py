@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
+GROUPS = ("producer", "worker", "operator", "reader")
+
+# What anybody may execute, and what has the rights on the tables that it takes.
+_READING = {
+    "get_runs": "reader",
+    "list_runs": "reader",
+    "list_events": "reader",
+    "ended_runs": "reader",
+    "verify": "operator",
+}
 _FILE_NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
 
 
@@ -43,3 +55,17 @@ def load_script(name: str, **names: str) -> str:
     for key, value in names.items():
         script = script.replace(f"{{{key}}}", value)
     return script
+
+
+@cache
+def groups_by_function() -> Mapping[str, str]:
+    """Return for each function of the schema which of ``GROUPS`` may use it, as the files in ``grants`` say."""
+    granted = {
+        function: group
+        for group in GROUPS
+        for functions in re.findall(
+            r"\bexecute on function(.*?)\bto\b", load_script(f"grants/{group}"), re.DOTALL
+        )
+        for function in re.findall(r"\{schema\}\.(\w+)", functions)
+    }
+    return _READING | granted

@@ -11,17 +11,22 @@ from simpleworkflow.codec import decode
 from simpleworkflow.database import Rows, Statement
 from simpleworkflow.model import Run, RunEvent
 
+_CONTENTS = ("payload", "last_error", "result")
 _RUN_COLUMNS = (
     "id::text, type, payload::text, status, priority, run_at, idempotency_key, attempt, max_attempts, leased_by, "
     "lease_until, last_error, result::text, created_at, updated_at, deleted_at, fencing_token, parent_id::text, "
-    "finished_at"
+    "finished_at, "
+    # Whether a column that comes as null was the caller's to read.
+    "has_column_privilege(pg_typeof(run)::text, 'payload', 'select'), "
+    "has_column_privilege(pg_typeof(run)::text, 'last_error', 'select'), "
+    "has_column_privilege(pg_typeof(run)::text, 'result', 'select')"
 )
 
 
 def get_runs(run_ids: Sequence[UUID]) -> Statement[list[Run]]:
     """Return the runs with these ids, those that exist, in no order."""
     return Statement(
-        f"select {_RUN_COLUMNS} from {{schema}}.get_runs(%s::text[]::uuid[])",
+        f"select {_RUN_COLUMNS} from {{schema}}.get_runs(%s::text[]::uuid[]) as run",
         ([str(run_id) for run_id in run_ids],),
         _read_runs,
         is_repeatable=True,
@@ -40,7 +45,7 @@ def list_runs(
     """Return up to ``limit`` runs, newest first, that come after ``before`` in that order."""
     return Statement(
         f"select {_RUN_COLUMNS} from {{schema}}.list_runs(%s::text[], %s::text[], %s::text::timestamptz, "
-        "%s::text::timestamptz, %s::text::uuid, %s::int)",
+        "%s::text::timestamptz, %s::text::uuid, %s::int) as run",
         (
             None if patterns is None else list(patterns),
             None if statuses is None else list(statuses),
@@ -80,14 +85,14 @@ def _read_runs(rows: Rows) -> list[Run]:
 
 
 def _read_run(
-    id_: str, type_: str, payload: str, status: Any, priority: int, run_at: datetime, *rest: Any
+    id_: str, type_: str, payload: str | None, status: Any, priority: int, run_at: datetime, *rest: Any
 ) -> Run:
     key, attempt, max_attempts, leased_by, lease_until, last_error, result, created_at, *others = rest
-    updated_at, deleted_at, fencing_token, parent_id, finished_at = others
+    updated_at, deleted_at, fencing_token, parent_id, finished_at, *may_read = others
     return Run(
         id=UUID(id_),
         type=type_,
-        payload=_decode_shown(payload),
+        payload=None if payload is None else _decode_shown(payload),
         status=status,
         priority=priority,
         run_at=_in_utc(run_at),
@@ -104,12 +109,15 @@ def _read_run(
         fencing_token=fencing_token,
         parent_id=parent_id and UUID(parent_id),
         finished_at=finished_at and _in_utc(finished_at),
+        hidden=frozenset(name for name, may in zip(_CONTENTS, may_read, strict=True) if not may),
     )
 
 
 def _read_events(rows: Rows) -> list[RunEvent]:
     return [
-        RunEvent(id_, UUID(run_id), event_type, _decode_shown(data), _in_utc(created_at))
+        RunEvent(
+            id_, UUID(run_id), event_type, {} if data is None else _decode_shown(data), _in_utc(created_at)
+        )
         for id_, run_id, event_type, data, created_at in rows
     ]
 

@@ -1,0 +1,17 @@
+-- An operator reads everything, cancels, reopens, edits what is pending, disables types, keeps schedules.  All
+-- writing is granted by column: a right on the whole table would be one to lock it.
+grant usage on schema {schema} to {role};
+grant select on
+  {schema}.workflow_run, {schema}.workflow_event, {schema}.workflow_migration, {schema}.workflow_schedule,
+  {schema}.workflow_registry
+  to {role};
+grant update (status, updated_at, priority, run_at, payload, deleted_at) on {schema}.workflow_run to {role};
+grant insert (id, type, payload, schedule, timezone, next_run_at, last_run_at, enabled, priority, max_attempts,
+              created_at, updated_at, deleted_at),
+      update (id, type, payload, schedule, timezone, next_run_at, last_run_at, enabled, priority, max_attempts,
+              created_at, updated_at, deleted_at)
+  on {schema}.workflow_schedule to {role};
+grant insert (workflow_name, runtime, is_enabled, description, created_at, updated_at),
+      update (workflow_name, runtime, is_enabled, description, created_at, updated_at)
+  on {schema}.workflow_registry to {role};
+grant execute on function {schema}.cancel, {schema}.reopen to {role};
