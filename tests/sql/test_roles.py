@@ -274,6 +274,8 @@ STATEMENTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "register_types": ("select register_types('{b.v1}')", WORKS, None),
     "cancel by function": ("select * from cancel('{<pending>}')", OPERATES, None),
     "reopen by function": ("select * from reopen('{<failed>}')", OPERATES, None),
+    "prune": ("select * from prune(now())", OPERATES, None),
+    "count_prunable": ("select count_prunable(now())", OPERATES, None),
     "lock_due_runs": ("select * from lock_due_runs('{%}', 1, now())", NOBODY, None),
     "get_runs": ("select * from get_runs('{<failed>}')", READS, None),
     "list_runs": ("select * from list_runs()", READS, None),

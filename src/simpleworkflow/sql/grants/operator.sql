@@ -1,5 +1,5 @@
--- An operator reads everything, cancels, reopens, edits what is pending, disables types, keeps schedules.  All
--- writing is granted by column: a right on the whole table would be one to lock it.
+-- An operator reads everything, cancels, reopens, prunes, edits what is pending, disables types, keeps schedules.
+-- All writing is granted by column: a right on the whole table would be one to lock it.
 grant usage on schema {schema} to {role};
 grant select on
   {schema}.workflow_run, {schema}.workflow_event, {schema}.workflow_migration, {schema}.workflow_schedule,
@@ -14,4 +14,4 @@ grant insert (id, type, payload, schedule, timezone, next_run_at, last_run_at, e
 grant insert (workflow_name, runtime, is_enabled, description, created_at, updated_at),
       update (workflow_name, runtime, is_enabled, description, created_at, updated_at)
   on {schema}.workflow_registry to {role};
-grant execute on function {schema}.cancel, {schema}.reopen to {role};
+grant execute on function {schema}.cancel, {schema}.reopen, {schema}.prune, {schema}.count_prunable to {role};
