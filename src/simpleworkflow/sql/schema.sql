@@ -100,10 +100,9 @@ $$;
 
 CREATE FUNCTION workflow.bound_error(p_error text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$   -- no SET here: it would keep the planner from inlining the expression
-  select case when octet_length(p_error) <= 65536 then p_error
-              else left(p_error, 8000) || E'\n... left out ...\n' || right(p_error, 8000) end
-$$;
+    RETURN CASE WHEN (octet_length(p_error) <= 65536) THEN p_error ELSE (("left"(p_error, 8000) || '
+... left out ...
+'::text) || "right"(p_error, 8000)) END;
 
 CREATE FUNCTION workflow.cancel(p_ids uuid[], p_reason text DEFAULT NULL::text) RETURNS TABLE(id uuid, changed boolean)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -214,9 +213,7 @@ $$;
 
 CREATE FUNCTION workflow.default_backoff_seconds(p_attempt integer) RETURNS double precision
     LANGUAGE sql PARALLEL SAFE
-    AS $$
-  select least(21600, 60.0 * p_attempt * p_attempt * (0.9 + 0.2 * random()))
-$$;
+    RETURN LEAST((21600)::double precision, ((((60.0 * (p_attempt)::numeric) * (p_attempt)::numeric))::double precision * ((0.9)::double precision + ((0.2)::double precision * random()))));
 
 CREATE FUNCTION workflow.ended_runs(p_ids uuid[]) RETURNS TABLE(id uuid, status text)
     LANGUAGE sql STABLE
@@ -370,7 +367,7 @@ $$;
 
 CREATE FUNCTION workflow.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
-    AS $$select pg_catalog.uuidv7()$$;
+    RETURN uuidv7();
 
 CREATE TABLE workflow.workflow_run (
     id uuid DEFAULT workflow.uuid7() NOT NULL,
@@ -404,11 +401,15 @@ WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_fact
 COMMENT ON TABLE workflow.workflow_run IS 'One row is one run: a recorded intent.  Insert (type, payload) to submit; update status to ''cancelled'' to cancel.';
 
 CREATE FUNCTION workflow.get_runs(p_ids uuid[]) RETURNS SETOF workflow.workflow_run
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  select * from workflow.workflow_run as run where run.id = any (p_ids)
-$$;
+    AS $_$
+begin
+  return query execute format('select %s from workflow.workflow_run where id = any ($1)',
+                              workflow.readable_columns('workflow.workflow_run'))
+    using p_ids;
+end
+$_$;
 
 CREATE FUNCTION workflow.guard_history() RETURNS trigger
     LANGUAGE plpgsql
@@ -586,37 +587,39 @@ CREATE TABLE workflow.workflow_event (
 COMMENT ON TABLE workflow.workflow_event IS 'What happened to each run: one row for every change of status.  Within a run, id is the order.';
 
 CREATE FUNCTION workflow.list_events(p_run_id uuid, p_after bigint DEFAULT 0, p_limit integer DEFAULT 10000) RETURNS SETOF workflow.workflow_event
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  select *
-    from workflow.workflow_event as event
-   where event.workflow_id = p_run_id and event.id > p_after
-   order by event.id
-   limit p_limit
-$$;
+    AS $_$
+begin
+  return query execute format(
+      'select %s from workflow.workflow_event where workflow_id = $1 and id > $2 order by workflow_event.id limit $3',
+      workflow.readable_columns('workflow.workflow_event'))
+    using p_run_id, p_after, p_limit;
+end
+$_$;
 
 CREATE FUNCTION workflow.list_runs(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50) RETURNS SETOF workflow.workflow_run
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_custom_plan'
-    AS $$
+    AS $_$
 begin
-  return query
-  select *
-    from workflow.workflow_run as run
-   where run.deleted_at is null
-     and (p_patterns is null or exists (
-           select from unnest(p_patterns) as pattern
-            where run.type = pattern or pattern like '%\%' and starts_with(run.type, left(pattern, -1))))
-     and (p_statuses is null or run.status = any (p_statuses))
-     and (p_created_from is null or run.created_at >= p_created_from)
-     and (p_created_before is null or run.created_at < p_created_before)
-     and (p_before is null or run.id < p_before)
-   order by run.id desc
-   limit p_limit;
+  -- Planned for the values at hand: one plan for all of them could not use the partial indexes.
+  return query execute format($query$
+    select %s
+      from workflow.workflow_run as run
+     where run.deleted_at is null
+       and ($1 is null or exists (
+             select from unnest($1) as pattern
+              where run.type = pattern or pattern like '%%\%%' and starts_with(run.type, left(pattern, -1))))
+       and ($2 is null or run.status = any ($2))
+       and ($3 is null or run.created_at >= $3)
+       and ($4 is null or run.created_at < $4)
+       and ($5 is null or run.id < $5)
+     order by run.id desc
+     limit $6 $query$, workflow.readable_columns('workflow.workflow_run'))
+    using p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit;
 end
-$$;
+$_$;
 
 CREATE FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT next_due_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
@@ -894,6 +897,18 @@ begin
   perform set_config('workflow.transition', '', true);
   return next;
 end
+$$;
+
+CREATE FUNCTION workflow.readable_columns(p_table regclass) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select string_agg(case when attname in ('payload', 'result', 'last_error', 'data')
+                              and not has_column_privilege(attrelid, attnum, 'select')
+                         then 'null::' || format_type(atttypid, atttypmod)
+                         else quote_ident(attname) end, ', ' order by attnum)
+    from pg_attribute
+   where attrelid = p_table and attnum > 0 and not attisdropped
 $$;
 
 CREATE FUNCTION workflow.refuse_count(p_name text, p_count bigint) RETURNS void
@@ -1387,6 +1402,12 @@ CREATE TRIGGER audit_insert AFTER INSERT ON workflow.workflow_run REFERENCING NE
 
 CREATE TRIGGER audit_transition AFTER UPDATE ON workflow.workflow_run REFERENCING NEW TABLE AS new_runs FOR EACH STATEMENT WHEN ((current_setting('workflow.transition'::text, true) = ANY (ARRAY['claim'::text, 'finish'::text, 'heartbeat'::text, 'expire'::text, 'release'::text, 'reopen'::text]))) EXECUTE FUNCTION workflow.audit_transition();
 
+REVOKE ALL ON FUNCTION workflow.audit_cancel() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.audit_insert() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.audit_transition() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.cancel(p_ids uuid[], p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer) FROM PUBLIC;
@@ -1398,6 +1419,14 @@ REVOKE ALL ON FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens b
 REVOKE ALL ON FUNCTION workflow.expire(p_dead text[], p_limit integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.finish(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.guard_history() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.guard_insert() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.guard_transition() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.guard_update() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.heartbeat(p_worker text, p_ids uuid[], p_tokens bigint[], p_seconds double precision, p_explicit boolean) FROM PUBLIC;
 
