@@ -356,14 +356,35 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.nests_beyond_limit(p_value jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select jsonb_path_exists(p_value, 'strict $.**{100} ? (@.type() == "array" || @.type() == "object")')
+$_$;
+
+CREATE FUNCTION workflow.prints_beyond_limit(p_payload jsonb) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_long int := (
+    select count(*)
+      from (select from jsonb_path_query(p_payload,
+              'strict $.** ? (@ >= 1e1000 || @ <= -1e1000 || @ > 0 && @ < 1e-1000 || @ < 0 && @ > -1e-1000)')
+             limit 1049) as number);
+begin
+  return v_long > 1048
+         or v_long > 52 and (
+              select count(*)
+                from (select from jsonb_path_query(p_payload, 'strict $.** ? (@ >= 1e20000 || @ <= -1e20000)')
+                       limit 53) as number) > 52;
+end
+$_$;
+
 CREATE FUNCTION workflow.fits(p_value jsonb, p_bytes_max integer) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$   -- nor here
-  select case when pg_column_size(p_value) <= 800 then octet_length(p_value::text) <= p_bytes_max
-              when workflow.nests_beyond_limit(p_value) then false
-              when pg_column_size(p_value) > 2000 and workflow.prints_beyond_limit(p_value) then false
-              else octet_length(p_value::text) <= p_bytes_max end
-$$;
+    RETURN CASE WHEN (pg_column_size(p_value) <= 800) THEN (octet_length((p_value)::text) <= p_bytes_max) WHEN workflow.nests_beyond_limit(p_value) THEN false WHEN ((pg_column_size(p_value) > 2000) AND workflow.prints_beyond_limit(p_value)) THEN false ELSE (octet_length((p_value)::text) <= p_bytes_max) END;
 
 CREATE FUNCTION workflow.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
@@ -787,38 +808,12 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.nests_beyond_limit(p_value jsonb) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-  select jsonb_path_exists(p_value, 'strict $.**{100} ? (@.type() == "array" || @.type() == "object")')
-$_$;
-
 CREATE FUNCTION workflow.next_lease_until() RETURNS timestamp with time zone
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select min(run.lease_until) from workflow.workflow_run as run where run.status = 'leased'
 $$;
-
-CREATE FUNCTION workflow.prints_beyond_limit(p_payload jsonb) RETURNS boolean
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-declare
-  v_long int := (
-    select count(*)
-      from (select from jsonb_path_query(p_payload,
-              'strict $.** ? (@ >= 1e1000 || @ <= -1e1000 || @ > 0 && @ < 1e-1000 || @ < 0 && @ > -1e-1000)')
-             limit 1049) as number);
-begin
-  return v_long > 1048
-         or v_long > 52 and (
-              select count(*)
-                from (select from jsonb_path_query(p_payload, 'strict $.** ? (@ >= 1e20000 || @ <= -1e20000)')
-                       limit 53) as number) > 52;
-end
-$_$;
 
 CREATE FUNCTION workflow.progress(p_worker text, p_id uuid, p_token bigint, p_progress jsonb) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER

@@ -402,12 +402,10 @@ create function {schema}.bound_error(p_error text) returns text language sql imm
 
 -- Whether a result or a progress note prints as at most so many bytes, with at most 100 levels (which take 812 bytes).
 create function {schema}.fits(p_value jsonb, p_bytes_max int) returns boolean language sql immutable parallel safe
-  as $fn$   -- nor here
-  select case when pg_column_size(p_value) <= 800 then octet_length(p_value::text) <= p_bytes_max
+  return case when pg_column_size(p_value) <= 800 then octet_length(p_value::text) <= p_bytes_max
               when {schema}.nests_beyond_limit(p_value) then false
               when pg_column_size(p_value) > 2000 and {schema}.prints_beyond_limit(p_value) then false
-              else octet_length(p_value::text) <= p_bytes_max end
-$fn$;
+              else octet_length(p_value::text) <= p_bytes_max end;
 
 -- How long a retry waits when its handler says nothing: attempt² minutes ± 10 %, at most 6 hours.
 create function {schema}.default_backoff_seconds(p_attempt int) returns double precision language sql
