@@ -1,9 +1,15 @@
-"""Two sessions, one with its transaction open: whatever the order, the status agrees with the events."""
+"""Two sessions on one run: whatever the order, the status agrees with the events, and no cancel is lost.
+
+Every operation against every other, in every order that the steps of their transactions can have, each also rolled
+back; below them the orders that the design names, one by one.
+"""
 
 from __future__ import annotations
 
+import collections
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
@@ -16,7 +22,7 @@ from builders import (
     attempt,
     cancel,
     claim,
-    connect,
+    count,
     events_of,
     expire,
     finish,
@@ -32,7 +38,8 @@ from builders import (
 )
 from simpleworkflow import statements
 from simpleworkflow.statements import verify
-from waits import blocked, in_thread, until
+from sql.interleaving import Session, Step, Transaction, orders, play
+from waits import blocked, in_thread
 
 Operation = Callable[[Database, Held], object]
 
@@ -45,8 +52,24 @@ def plain_cancel(db: Database, held: Held) -> bool:
     return found.rowcount == 1
 
 
+def operate(call: Callable[..., bool]) -> Operation:
+    """An operator's call on a run that may have been pruned: then nothing was changed."""
+
+    def operation(db: Database, held: Held) -> bool:
+        try:
+            return call(db, held.id)
+        except KeyError:
+            return False
+
+    return operation
+
+
+def prune(db: Database, held: Held) -> bool:
+    return ask(db, statements.prune_runs(0, [held.type], None, limit=10)).runs == 1
+
+
 OPERATIONS: dict[str, Operation] = {
-    "cancel": lambda db, held: cancel(db, held.id),
+    "cancel": operate(cancel),
     "plain cancel": plain_cancel,
     "succeed": finish,
     "fail": lambda db, held: finish(db, held, status="failed", error="no"),
@@ -54,14 +77,31 @@ OPERATIONS: dict[str, Operation] = {
     "release": release,
     "heartbeat": lambda db, held: heartbeat(db, held, is_explicit=True) == "leased",
     "progress": progress,
-    "expire": lambda db, _: expire(db) != {},
-    "expire the dead": lambda db, held: expire(db, held.worker) != {},
+    "expire": lambda db, held: held.id in expire(db),
+    "expire the dead": lambda db, held: held.id in expire(db, held.worker),
     "claim": lambda db, held: claim(db, worker="another", pattern=held.type) is not None,
-    "reopen": lambda db, held: reopen(db, held.id),
+    "reopen": operate(reopen),
+    "prune": prune,
 }
-# These skip what somebody has locked instead of waiting for it.
-NEVER_WAITS = {"expire", "expire the dead", "claim"}
+# The one event that a change leaves.
+EVENTS = {
+    "cancel": "cancelled",
+    "plain cancel": "cancelled",
+    "succeed": "succeeded",
+    "fail": "failed",
+    "retry": "retried",
+    "release": "released",
+    "heartbeat": "heartbeat",
+    "progress": "progress",
+    "expire": "expired",
+    "expire the dead": "expired",
+    "claim": "leased",
+    "reopen": "reopened",
+}
+# What a producer or an operator may do in a transaction of any isolation.
+BY_PEOPLE = ("cancel", "plain cancel", "reopen", "prune")
 ENDS = ("succeed", "fail", "retry", "release")
+ENDINGS = (("commit", "commit"), ("rollback", "commit"), ("commit", "rollback"))
 
 
 def a_lapsed_run(db: Database) -> Held:
@@ -72,7 +112,8 @@ def a_lapsed_run(db: Database) -> Held:
 
 def a_pending_run(db: Database) -> Held:
     run_id = a_run(db)
-    return Held(run_id, db.execute("select type from workflow_run").fetchone()[0], 0, 0, "worker")
+    row = db.execute("select type from workflow_run where id = %s", [run_id]).fetchone()
+    return Held(run_id, row[0], 0, 0, "worker")
 
 
 def a_failed_run(db: Database) -> Held:
@@ -81,58 +122,163 @@ def a_failed_run(db: Database) -> Held:
     return held
 
 
-@pytest.mark.parametrize("ending", ["commit", "rollback"])
-@pytest.mark.parametrize("second", OPERATIONS)
-@pytest.mark.parametrize("first", OPERATIONS)
-@pytest.mark.parametrize("begin", [a_lapsed_run, a_pending_run, a_failed_run])
-def test_of_two_operations_on_one_run_the_second_sees_what_the_first_made(
-    module_db, module_connections, begin, first, second, ending
-):
-    one, two = module_connections
-    module_db.execute("select set_config('workflow.transition', 'prune', false)")
-    module_db.execute("delete from workflow_event; delete from workflow_run; reset workflow.transition")
-    held = begin(module_db)
+BEGINNINGS = (a_lapsed_run, a_pending_run, a_failed_run)
+# Transactions of several statements, against every operation, and what they begin with.
+SEQUENCES = (
+    (a_lapsed_run, "cancel", "reopen"),
+    (a_failed_run, "reopen", "cancel"),
+    (a_lapsed_run, "fail", "reopen", "claim"),
+    (a_lapsed_run, "expire", "claim"),
+    (a_lapsed_run, "release", "claim", "cancel"),
+    (a_lapsed_run, "succeed", "prune"),
+)
 
-    # Given the first, done but not committed,
-    one.execute("begin")
-    did_first = OPERATIONS[first](one, held)
-    # when the second begins meanwhile and the first then ends,
-    waiting = in_thread(lambda: OPERATIONS[second](two, held))
-    if did_first and second not in NEVER_WAITS:
-        wait_for(module_db, two, waiting)
-    one.execute(ending)
-    did_second = waiting.result(timeout=20)
+# ── every order ────────────────────────────────────────────────────────────────────────────────────
 
-    # then the events tell one story, and the story is the row's.
-    kinds = events_of(module_db, held)
+
+@pytest.mark.fault("Concurrency", "two operations on one run in every order, also rolled back", "P5, P6, P8")
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(one, other, id=f"{one}, {other}")
+        for one, other in itertools.combinations_with_replacement(OPERATIONS, 2)
+    ],
+)
+def test_two_operations_agree_with_their_events_in_every_order(module_db, sessions, first, second):
+    for begin, endings in itertools.product(BEGINNINGS, ENDINGS):
+        race(module_db, sessions, begin, ([first], [second]), endings=endings)
+
     assert ask(module_db, verify(60)) == []
-    assert ("cancelled" in kinds) == cancelled(first, second, did_first and ending == "commit", did_second)
-    assert kinds.count("succeeded") + kinds.count("failed") <= 1 + (begin is a_failed_run)
-    if did_second and "cancel" in second:
-        assert status_of(module_db, held.id) == "cancelled"
 
 
-def wait_for(observer: Database, two: Database, waiting) -> None:
-    """Return when the second is blocked, or has come to its end without waiting."""
-    until(
-        lambda: (
-            waiting.done()
-            or observer.execute(
-                "select cardinality(pg_blocking_pids(%s)) > 0", [two.info.backend_pid]
-            ).fetchone()[0]
-        ),
-        "the second waits or ends",
-    )
+@pytest.mark.fault(
+    "Concurrency", "a transaction of several statements against one operation, in every order", "P5, P6, P8"
+)
+@pytest.mark.parametrize("second", OPERATIONS)
+@pytest.mark.parametrize("first", SEQUENCES, ids=lambda sequence: ", ".join(sequence[1:]))
+def test_a_transaction_of_several_statements_is_one_change_to_others(module_db, sessions, first, second):
+    begin, *names = first
+    race(module_db, sessions, begin, (names, [second]))
+
+    assert ask(module_db, verify(60)) == []
 
 
-def cancelled(first: str, second: str, did_first: object, did_second: object) -> bool:
-    return bool(("cancel" in first and did_first) or ("cancel" in second and did_second))
+@pytest.mark.fault(
+    "Concurrency", "an operator under serializable against one operation, in every order", "P5, P6, P8"
+)
+@pytest.mark.parametrize("second", OPERATIONS)
+@pytest.mark.parametrize("first", BY_PEOPLE)
+def test_an_operator_under_serializable_is_refused_or_right(module_db, sessions, first, second):
+    for begin in BEGINNINGS:
+        race(module_db, sessions, begin, ([first], [second]), isolation="serializable")
+
+    assert ask(module_db, verify(60)) == []
+
+
+def race(
+    db: Database,
+    sessions: Sequence[Session],
+    begin: Callable[[Database], Held],
+    names: tuple[Sequence[str], Sequence[str]],
+    *,
+    endings: tuple[str, str] = ("commit", "commit"),
+    isolation: str = "read committed",
+) -> None:
+    """Play both transactions in every order, each time on a new run; hold what came of it against what was said."""
+    rolls_back = "rollback" in endings
+    for order in orders(len(names[0]) + 1, len(names[1]) + 1, overlapping=rolls_back):
+        held = begin(db)
+        before = collections.Counter(events_of(db, held))
+        transactions = [
+            Transaction([step(OPERATIONS[name], held) for name in names[0]], endings[0], isolation),
+            Transaction([step(OPERATIONS[name], held) for name in names[1]], endings[1]),
+        ]
+        play(db, sessions, transactions, order)
+        did = [
+            name
+            for transaction, of in zip(transactions, names, strict=True)
+            if transaction.is_committed
+            for name, answer in zip(of, transaction.answers, strict=True)
+            if answer
+        ]
+        check(db, held, before, did, f"{names} {endings} {isolation} {begin.__name__} {order}")
+    empty(db)
+
+
+def step(operation: Operation, held: Held) -> Step:
+    return lambda db: operation(db, held)
+
+
+def check(db: Database, held: Held, before: Iterable[str], did: Sequence[str], story: str) -> None:
+    """What was answered and committed has left its event, and nothing else has."""
+    kinds = events_of(db, held)
+    if "prune" in did:
+        assert (count(db, "workflow_run", "id = %s", held.id), kinds) == (0, []), story
+        return
+    expected = collections.Counter(before) + collections.Counter(EVENTS[name] for name in did)
+    assert collections.Counter(kinds) == expected, story
+    if "cancelled" in kinds and "reopened" not in kinds[kinds.index("cancelled") :]:
+        assert status_of(db, held.id) == "cancelled", story
+
+
+def empty(db: Database) -> None:
+    """Check the laws, then forget all runs: what an expiry meets shall be of one race."""
+    assert ask(db, verify(60)) == []
+    db.execute("select set_config('workflow.transition', 'prune', false)")
+    db.execute("delete from workflow_event; delete from workflow_run; reset workflow.transition")
 
 
 @pytest.fixture(scope="module")
-def module_connections(module_url):
-    with connect(module_url) as one, connect(module_url) as two:
-        yield one, two
+def sessions(module_url):
+    both = [Session(module_url), Session(module_url)]
+    yield both
+    for session in both:
+        session.close()
+
+
+@pytest.mark.fault("Concurrency", "two workers exchange each other's runs in every order", "P2, P3")
+@pytest.mark.parametrize("endings", ENDINGS, ids=", ".join)
+def test_two_exchanges_that_give_back_and_claim_again_never_share_a_run(module_db, sessions, endings):
+    for order in orders(3, 3):
+        held = {worker: a_held_run(module_db, worker=worker, type="ex.change") for worker in ("one", "two")}
+        got: dict[str, list[tuple[str, int]]] = {"one": [], "two": []}
+        transactions = [
+            Transaction([exchanging(worker, held[worker], got), exchanging(worker, None, got)], ending)
+            for worker, ending in zip(held, endings, strict=True)
+        ]
+
+        play(module_db, sessions, transactions, order)
+
+        claimed = [
+            one
+            for worker, transaction in zip(held, transactions, strict=True)
+            if transaction.is_committed
+            for one in got[worker]
+        ]
+        assert len(set(claimed)) == len(claimed), order
+        for run_id, token in claimed:
+            said = module_db.execute(
+                "select count(*) from workflow_event where workflow_id = %s and event_type = 'leased'"
+                " and (data ->> 'token')::int = %s",
+                [run_id, token],
+            ).fetchone()
+            assert said == (1,), order
+        empty(module_db)
+
+
+def exchanging(worker: str, held: Held | None, got: dict[str, list[tuple[str, int]]]) -> Step:
+    """Return a step that gives ``held`` back for a retry and claims what there is, in one exchange."""
+    done = (
+        [] if held is None else [statements.Finished(held.id, held.fencing_token, "pending", delay_seconds=0)]
+    )
+
+    def exchange(db: Database) -> bool:
+        said = ask(db, statements.exchange(worker, done, ["ex.%"], limit=5, lease_seconds=30))
+        got[worker] += [(one.id, one.fencing_token) for one in said.claimed]
+        assert said.refused == frozenset()
+        return True
+
+    return exchange
 
 
 # ── the named ones, word for word ──────────────────────────────────────────────────────────────────
