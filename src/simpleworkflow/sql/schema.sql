@@ -1105,13 +1105,17 @@ begin
     return query select unnest(v_ids), true;
     return;
   end if;
-  select array_agg(coalesce(mine.id, existing.id) order by wanted.position),
+  -- A snapshot older than a prune shows two runs of one key: the pruned one, and the one of this very batch.
+  select array_agg(coalesce(mine.id, (
+                     select existing.id
+                       from workflow.workflow_run as existing
+                      where existing.idempotency_key = wanted.idempotency_key
+                      order by existing.id = any (v_created) desc
+                      limit 1)) order by wanted.position),
          array_agg(mine.id is not null order by wanted.position)
     into v_ids, v_are_new
     from unnest(v_ids, p_idempotency_keys) with ordinality as wanted (id, idempotency_key, position)
-    left join unnest(v_created) as mine (id) on mine.id = wanted.id
-    left join workflow.workflow_run as existing
-           on mine.id is null and existing.idempotency_key = wanted.idempotency_key;
+    left join unnest(v_created) as mine (id) on mine.id = wanted.id;
   -- A run that had the key has been pruned in between: the key is free again.
   loop
     v_position := array_position(v_ids, null);
