@@ -136,7 +136,9 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "retried": lambda data: (
         f"{_attempt(data)}: {_error(data)}; again at {clock(datetime.fromisoformat(data['run_at']))}"
     ),
-    "expired": lambda data: f"{_error(data)}; now {one_line(data['to'])}",
+    "expired": lambda data: (
+        f"{_error(data)}; now {one_line(data['to'])}{', to be run alone' if data.get('suspect') else ''}"
+    ),
     "released": lambda data: f"{_attempt(data)} given back",
     "heartbeat": lambda data: f"lease extended by {data['seconds']:g} s",
     "progress": _progress,
