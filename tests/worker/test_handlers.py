@@ -12,7 +12,7 @@ import msgspec
 import pydantic
 import pytest
 
-from builders import Database, a_type, column_of, count, events_of, status_of, submit
+from builders import Database, a_type, column_of, count, events_of, rewrite, status_of, submit
 from simpleworkflow import AsyncWorkflowRun, Worker, WorkflowExecutor, WorkflowRun
 from worker.stage import WorkerThread, ended, error_of, eventually
 
@@ -238,11 +238,10 @@ def test_a_payload_that_python_cannot_decode_fails_alone_among_a_hundred(
         module_db.execute(
             "insert into workflow_run (type, payload) select %s, '{}' from generate_series(1, 99)", [type_]
         )
-        row = module_db.execute(
-            "insert into workflow_run (type, payload) values (%s, %s::text::jsonb) returning id",
-            [type_, f'{{"n": {payload}}}'],
-        ).fetchone()
-    assert row is not None
+        row = module_db.execute("insert into workflow_run (type) values (%s) returning id", [type_]).fetchone()
+        assert row is not None
+        # Past the guard, which lets nothing in that is too deep: a row may be older than the guard.
+        rewrite(module_db, str(row[0]), f"payload = '{{\"n\": {payload}}}'")
 
     eventually(
         lambda: count(module_db, "workflow_run", "type = %s and finished_at is not null", type_) == 100
