@@ -318,15 +318,18 @@ def test_a_workers_name_fits_its_index(module_db):
     assert claim(module_db, worker="w" * 400, pattern=type_).id == run_id
 
 
+RETRY = (
+    "select finish(%s, array[%s]::uuid[], array[%s]::bigint[], '{{pending}}', null, '{{no}}',"
+    " array[{seconds}]::float8[])"
+)
+
+
 @pytest.mark.fault(SECTION, "a back-off that overflows", "P4, P11")
 @pytest.mark.parametrize("seconds", ["1e308", "'infinity'", "31536001"])
 def test_a_retry_waits_at_most_a_year(module_db, seconds):
     held = a_held_run(module_db, type=a_type())
 
-    module_db.execute(
-        f"select finish(%s, array[%s]::uuid[], array[%s]::bigint[], '{{pending}}', null, '{{no}}', array[{seconds}]::float8[])".encode(),
-        [held.worker, held.id, held.fencing_token],
-    )
+    module_db.execute(RETRY.format(seconds=seconds).encode(), [held.worker, held.id, held.fencing_token])
 
     assert column_of(module_db, held, "round(extract(epoch from run_at - updated_at))") == 31_536_000
 
@@ -338,10 +341,7 @@ def test_a_retry_waits_at_most_a_year(module_db, seconds):
 def test_a_retry_never_waits_less_than_nothing(module_db, seconds, least, most):
     held = a_held_run(module_db, type=a_type())
 
-    module_db.execute(
-        f"select finish(%s, array[%s]::uuid[], array[%s]::bigint[], '{{pending}}', null, '{{no}}', array[{seconds}]::float8[])".encode(),
-        [held.worker, held.id, held.fencing_token],
-    )
+    module_db.execute(RETRY.format(seconds=seconds).encode(), [held.worker, held.id, held.fencing_token])
 
     assert least <= column_of(module_db, held, "round(extract(epoch from run_at - updated_at))") <= most
 
@@ -354,8 +354,8 @@ def test_a_retry_never_waits_less_than_nothing(module_db, seconds, least, most):
     ("call", "name"),
     [
         (
-            "submit_many(array_fill('a.b'::text, array[100001]), array_fill('{}'::jsonb, array[100001]),"
-            " null, null, null, null, null)",
+            """submit_many(array_fill('a.b'::text, array[100001]), array_fill('{}'::jsonb, array[100001]),
+                           null, null, null, null, null)""",
             "p_types",
         ),
         ("cancel(array_fill('00000000-0000-7000-8000-000000000000'::uuid, array[100001]))", "p_ids"),
@@ -436,5 +436,5 @@ def test_the_page_of_limits_has_the_numbers_of_the_code():
 
 
 def test_a_new_run_is_checked_where_it_is_made():
-    with pytest.raises(InvalidInput, match="^type: expected words"):
+    with pytest.raises(InvalidInput, match=r"^type: expected words"):
         NewRun(type="a b")
