@@ -238,7 +238,9 @@ def test_a_payload_that_python_cannot_decode_fails_alone_among_a_hundred(
         module_db.execute(
             "insert into workflow_run (type, payload) select %s, '{}' from generate_series(1, 99)", [type_]
         )
-        row = module_db.execute("insert into workflow_run (type) values (%s) returning id", [type_]).fetchone()
+        row = module_db.execute(
+            "insert into workflow_run (type) values (%s) returning id", [type_]
+        ).fetchone()
         assert row is not None
         # Past the guard, which lets nothing in that is too deep: a row may be older than the guard.
         rewrite(module_db, str(row[0]), f"payload = '{{\"n\": {payload}}}'")
