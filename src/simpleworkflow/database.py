@@ -28,6 +28,7 @@ from simpleworkflow.errors import (
     TransitionRefused,
     WorkflowError,
 )
+from simpleworkflow.session import Session
 from simpleworkflow.sql import groups_by_function
 
 __all__ = [
@@ -121,9 +122,7 @@ def _translate(error: Exception, statement: Statement[Any] | None, schema: str) 
     if sqlstate in ("3F000", "42P01", "42883", "42703"):
         return SchemaMismatch(f"{message}; run `wf migrate`, or name the schema that has the workflow tables")
     if _is_connection_error(error, sqlstate):
-        is_full = sqlstate is not None and sqlstate.startswith("53")  # disk, memory, connections
-        reason = "is out of resources" if is_full else "cannot be reached"
-        return DatabaseUnavailable(f"the database {reason}: {message}")
+        return DatabaseUnavailable(f"the database {_why_unavailable(sqlstate)}: {message}")
     return None
 
 
@@ -133,11 +132,18 @@ def _whose_right(statement: Statement[Any], schema: str) -> str:
     return f"; this is for the members of role {schema}_{group}, or of one with its rights" if group else ""
 
 
+def _why_unavailable(sqlstate: str | None) -> str:
+    if sqlstate == "25006":
+        return "is read-only; name its primary, or all hosts and target_session_attrs=read-write"
+    is_full = sqlstate is not None and sqlstate.startswith("53")  # disk, memory, connections
+    return "is out of resources" if is_full else "cannot be reached"
+
+
 def _is_connection_error(error: Exception, sqlstate: str | None) -> bool:
     if sqlstate is not None:
         # Class 08: connection; 28: password; 3D000: no such database; 53: resources; 57P: shutdown, or a
-        # session that was terminated.
-        return sqlstate[:2] in ("08", "28", "53") or sqlstate[:3] == "57P" or sqlstate == "3D000"
+        # session that was terminated; 25006: a standby, or a primary that is one no more.
+        return sqlstate[:2] in ("08", "28", "53") or sqlstate[:3] == "57P" or sqlstate in ("3D000", "25006")
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
 
@@ -147,25 +153,32 @@ def _first_line(error: Exception) -> str:
     return " ".join(text.split("\n", 1)[0].split())
 
 
-def connect(conninfo: str, **parameters: Any) -> psycopg.Connection[Any]:
-    """Open one connection in autocommit mode.
+def connect(conninfo: str, *, session: Session | None = None, **parameters: Any) -> psycopg.Connection[Any]:
+    """Open one connection in autocommit mode, begun as ``session`` says.
 
     Raises:
         DatabaseUnavailable: it cannot be had; the message holds no secret.
     """
     with translated():
-        return psycopg.connect(conninfo, **_parameters(conninfo, parameters))
+        conn = psycopg.connect(conninfo, **_parameters(conninfo, parameters))
+        try:
+            if session is not None:
+                session.begin(conn)
+        except BaseException:
+            conn.pgconn.finish()
+            raise
+        return conn
 
 
-async def connect_async(conninfo: str, **parameters: Any) -> psycopg.AsyncConnection[Any]:
-    """Open one async connection in autocommit mode.
+async def connect_async(
+    conninfo: str, *, session: Session | None = None, **parameters: Any
+) -> psycopg.AsyncConnection[Any]:
+    """Open one async connection in autocommit mode, begun as ``session`` says.
 
     Raises:
         DatabaseUnavailable: it cannot be had; the message holds no secret.
     """
-    connecting = asyncio.ensure_future(
-        psycopg.AsyncConnection.connect(conninfo, **_parameters(conninfo, parameters))
-    )
+    connecting = asyncio.ensure_future(_open_async(conninfo, session, _parameters(conninfo, parameters)))
     try:
         with translated():
             return await asyncio.shield(connecting)
@@ -175,6 +188,19 @@ async def connect_async(conninfo: str, **parameters: Any) -> psycopg.AsyncConnec
         connecting.cancel()
         connecting.add_done_callback(_close_unwanted)
         raise
+
+
+async def _open_async(
+    conninfo: str, session: Session | None, parameters: dict[str, Any]
+) -> psycopg.AsyncConnection[Any]:
+    conn = await psycopg.AsyncConnection.connect(conninfo, **parameters)
+    try:
+        if session is not None:
+            await session.begin_async(conn)
+    except BaseException:
+        conn.pgconn.finish()
+        raise
+    return conn
 
 
 def _close_unwanted(connecting: asyncio.Future[psycopg.AsyncConnection[Any]]) -> None:

@@ -28,20 +28,16 @@ from psycopg import sql
 
 from simpleworkflow.database import Statement, connect_async, within
 from simpleworkflow.model import matches
+from simpleworkflow.session import Session
 
-__all__ = ["SERVER_KEEPALIVES", "Notifier", "say_vacant"]
+__all__ = ["Notifier", "say_vacant"]
 
 logger = logging.getLogger("simpleworkflow.notifier")
 
 # A listening session that is half open looks like silence; asking it something shows.
 PROBE_SECONDS = 15
 PROBE_DEADLINE_SECONDS = 10
-# A server whose client is gone without a word notices that within half a minute too, not after two hours, and
-# gives up what the session held: locks, a place among max_connections, a place in the queue of notifications.
-SERVER_KEEPALIVES = (
-    "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; "
-    "set tcp_user_timeout = '30s'"
-)
+SESSION = Session(is_pooled=False, statement_seconds=PROBE_DEADLINE_SECONDS)
 LOCK_WAIT = "50ms"
 LISTENING, HUNGRY = "listening", "hungry"  # the two sessions
 # So many failures in a row are no hiccup: then it is said.
@@ -104,9 +100,8 @@ class Notifier:
     # ── listening ──────────────────────────────────────────────────────────────────────────────────
 
     async def _listen(self) -> None:
-        conn = await connect_async(self._conninfo, prepare_threshold=None)
+        conn = await connect_async(self._conninfo, session=SESSION, prepare_threshold=None)
         try:
-            await within(conn, PROBE_DEADLINE_SECONDS, conn.execute(SERVER_KEEPALIVES.encode()))
             listening = conn.execute(sql.SQL("listen {}").format(sql.Identifier(self._schema)))
             await within(conn, PROBE_DEADLINE_SECONDS, listening)
             self._works(LISTENING)
@@ -152,13 +147,10 @@ class Notifier:
 
     async def _keep_hungry(self) -> None:
         await self._hungry.wait()
-        conn = await connect_async(self._conninfo, prepare_threshold=None)
+        conn = await connect_async(self._conninfo, session=SESSION, prepare_threshold=None)
         try:
-            settings = (
-                f"set lock_timeout = '{LOCK_WAIT}'; set default_transaction_isolation = 'read committed'; "
-                f"{SERVER_KEEPALIVES}"
-            )
-            await within(conn, PROBE_DEADLINE_SECONDS, conn.execute(settings.encode()))
+            setting = f"set lock_timeout = '{LOCK_WAIT}'"
+            await within(conn, PROBE_DEADLINE_SECONDS, conn.execute(setting.encode()))
             self._works(HUNGRY)
             while True:
                 await self._hungry.wait()

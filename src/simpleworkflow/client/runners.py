@@ -20,6 +20,7 @@ from simpleworkflow.database import Statement, connect, connect_async, run, run_
 from simpleworkflow.errors import DatabaseUnavailable
 from simpleworkflow.model import check_integer
 from simpleworkflow.resolve import Database
+from simpleworkflow.session import Session
 
 __all__ = ["AsyncRunner", "Runner"]
 
@@ -49,8 +50,8 @@ class _Connecting:
             reconnects=self._is_checked,
         )
 
-    def _parameters(self, database: Database) -> dict[str, Any]:
-        return CONNECT_PARAMETERS | ({"prepare_threshold": None} if database.is_pooled else {})
+    def _session(self, database: Database) -> Session:
+        return Session(is_pooled=database.is_pooled)
 
     def _none_free(self) -> DatabaseUnavailable:
         return DatabaseUnavailable(
@@ -149,7 +150,7 @@ class Runner(_Connecting):
 
     def _connect(self) -> psycopg.Connection[Any]:
         assert self._database is not None
-        return connect(self._database.conninfo, **self._parameters(self._database))
+        return connect(self._database.conninfo, session=self._session(self._database), **CONNECT_PARAMETERS)
 
 
 class AsyncRunner(_Connecting):
@@ -259,4 +260,6 @@ class AsyncRunner(_Connecting):
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
         assert self._database is not None
-        return await connect_async(self._database.conninfo, **self._parameters(self._database))
+        return await connect_async(
+            self._database.conninfo, session=self._session(self._database), **CONNECT_PARAMETERS
+        )

@@ -58,10 +58,10 @@ class Heart:
             leases = [one.table.lease_seconds for one in self.watched if one.table.lease_seconds]
             if leases:
                 self._link.deadline_seconds = max(0.5, min(DEADLINE_SECONDS_MAX, DEADLINE_PART * min(leases)))
-            await asyncio.sleep(min(leases) / 3 if leases else STARTING_SECONDS)
             for one in list(self.watched):
                 while one in self.watched and not await self._beat_whatever_comes(one):
                     await self._link.pause()
+            await asyncio.sleep(min(leases) / 3 if leases else STARTING_SECONDS)
 
     async def expire(self, worker_ids: list[str], *, seconds: float = EXPIRE_SECONDS) -> None:
         """Take at once the runs of workers known dead; within some seconds, else by their leases' end."""
@@ -88,12 +88,14 @@ class Heart:
         return True
 
     async def _beat(self, one: Watched) -> None:
-        slots = [slot for slot in one.table.held() if not _has_overrun(slot)]
-        if not slots or _is_stopped(one.pid):
-            return
         lease_seconds, sent_at = one.table.lease_seconds, monotonic()
+        if not lease_seconds or _is_stopped(one.pid):
+            return
+        # Also when nothing is held: once something is, the session is there, though the server may take no new ones.
+        slots = [slot for slot in one.table.held() if not _has_overrun(slot)]
         held = sorted((slot.run_id, slot.fencing_token) for slot in slots)
-        failpoints.hit("beating")
+        if held:
+            failpoints.hit("beating")
         states = await self._link.ask(heartbeat_runs(one.worker_id, held, seconds=lease_seconds))
         failpoints.hit("beaten")
         if one not in self.watched:

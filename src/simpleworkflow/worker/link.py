@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from contextlib import suppress
+from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
@@ -17,12 +19,11 @@ from simpleworkflow.database import (
     connect_async,
     hosts_of,
     run_async,
-    translated,
     within,
 )
 from simpleworkflow.errors import DatabaseUnavailable
-from simpleworkflow.notifier import SERVER_KEEPALIVES
 from simpleworkflow.resolve import Database
+from simpleworkflow.session import Session
 
 __all__ = ["Link", "Outage"]
 
@@ -30,40 +31,46 @@ logger = logging.getLogger("simpleworkflow.worker")
 
 T = TypeVar("T")
 
-BACKOFF_SECONDS_MAX = 5.0
+# So that work goes on within two seconds once the database is back, however long it was away.
+BACKOFF_SECONDS_MAX = 1.0
 SERIALIZATION_ATTEMPTS_MAX = 5
-# A role's own limits must not end a worker's statements; under SERIALIZABLE a skipped row raises 40001.
-_SESSION = (
-    "set default_transaction_isolation = 'read committed'; set statement_timeout = '60s'; set lock_timeout = 0; "
-    f"set idle_in_transaction_session_timeout = 0; {SERVER_KEEPALIVES}"
-)
+# The server ends a statement of ours before we cut its connection: a session that waits for a lock would not notice
+# that we are gone, and would claim, when it gets the lock, runs that nobody takes.
+SERVER_DEADLINE_PART = 0.9
 
 
 class Outage:
-    """Says once that the database is away, and once that it is back, for all links of a process."""
+    """Says once that the database is away, and once that it is back, for all links of a process.
+
+    One link that fails while others have answers is one outage too: they do not end it at every turn.
+    """
 
     def __init__(self) -> None:
-        self._failing: set[Link] = set()
+        self._is_out = False
+        self._out: set[Link] = set()
+        self._began_at = 0.0
 
     @property
     def is_on(self) -> bool:
         """Whether the database is away now."""
-        return bool(self._failing)
+        return self._is_out
 
-    def began(self, link: Link, error: BaseException) -> None:
-        """Log the first error of an outage."""
-        if not self._failing:
+    def began(self, link: Link, error: BaseException, *, connected_at: float = math.inf) -> None:
+        """Log the first error of an outage; ``connected_at`` is when the lost connection was opened."""
+        # A connection from before the last outage was lost in it, though its link sees it only now.
+        if not self._is_out and link not in self._out and connected_at > self._began_at:
+            self._is_out = True
+            self._began_at = monotonic()
             logger.warning("the database is away; trying again: %s", error)
-        self._failing.add(link)
+        self._out.add(link)
 
     def ended(self, link: Link) -> None:
-        """Log the end of an outage: one of the links that failed works again.
-
-        Not one of the others: beside a single connection that is silent they would end the outage at every turn.
-        """
-        if link in self._failing:
-            self._failing.clear()
-            logger.warning("the database is back")
+        """Log the end of an outage: a link that was out has had an answer."""
+        if link in self._out:
+            self._out.remove(link)
+            if self._is_out:
+                self._is_out = False
+                logger.warning("the database is back")
 
 
 def _reason(error: BaseException) -> str:
@@ -78,6 +85,7 @@ class Link:
         self._outage = outage
         self.deadline_seconds = deadline_seconds
         self._conn: psycopg.AsyncConnection[Any] | None = None
+        self._connected_at = 0.0
         self._lock = asyncio.Lock()
         self._failures = 0
 
@@ -132,8 +140,7 @@ class Link:
             conn = self._conn or await self._connect_in_time()
             asking = run_async(conn, statement, self._database.schema)
             answer = await within(conn, self.deadline_seconds, asking)
-        except (TimeoutError, psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.QueryCanceled) as error:
-            # Read only: this server is no primary any more; look for the one that is.
+        except (TimeoutError, psycopg.errors.QueryCanceled) as error:
             away = DatabaseUnavailable(f"the database does not serve us: {_reason(error)}")
             await self._failed(away)
             raise away from None
@@ -153,7 +160,9 @@ class Link:
         return answer
 
     async def _failed(self, error: DatabaseUnavailable) -> None:
-        self.say_away(error)
+        self._failures += 1
+        connected_at = math.inf if self._conn is None else self._connected_at
+        self._outage.began(self, error, connected_at=connected_at)
         await self.close()
 
     async def _connect_in_time(self) -> psycopg.AsyncConnection[Any]:
@@ -164,16 +173,14 @@ class Link:
             return await self._connect(seconds)
 
     async def _connect(self, seconds: int) -> psycopg.AsyncConnection[Any]:
-        conn = await connect_async(
-            self._database.conninfo,
-            prepare_threshold=None if self._database.is_pooled else 1,
-            connect_timeout=seconds,
+        session = Session(
+            is_pooled=self._database.is_pooled, statement_seconds=SERVER_DEADLINE_PART * self.deadline_seconds
         )
-        self._conn = conn
+        conn = await connect_async(
+            self._database.conninfo, session=session, prepare_threshold=1, connect_timeout=seconds
+        )
+        self._conn, self._connected_at = conn, monotonic()
         # What the hot path reads as text it needs as text.
         for type_name in ("uuid", "jsonb", "json", "timestamptz"):
             conn.adapters.register_loader(type_name, TextLoader)
-        if not self._database.is_pooled:
-            with translated():
-                await within(conn, self.deadline_seconds, conn.execute(_SESSION))
         return conn

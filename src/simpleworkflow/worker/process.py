@@ -22,6 +22,7 @@ from simpleworkflow.maintenance import Expiry, repeat
 from simpleworkflow.migrate import check_schema
 from simpleworkflow.notifier import Notifier
 from simpleworkflow.resolve import Database
+from simpleworkflow.session import Session
 from simpleworkflow.statements import register_types
 from simpleworkflow.worker.calling import Callers
 from simpleworkflow.worker.engine import Engine
@@ -34,6 +35,7 @@ __all__ = ["HookFailed", "Plan", "WorkerProcess", "new_worker_id"]
 
 logger = logging.getLogger("simpleworkflow.worker")
 
+CHECK_SECONDS = 10.0
 TEND_SECONDS = 0.25
 CANCEL_AGAIN_SECONDS = 0.3
 # Past its grace a stopping worker has this long to give back what is left.
@@ -219,7 +221,8 @@ class WorkerProcess:
 
 
 def _check_schema(database: Database) -> None:
-    with connect(database.conninfo) as conn:
+    session = Session(is_pooled=database.is_pooled, statement_seconds=CHECK_SECONDS)
+    with connect(database.conninfo, session=session) as conn:
         check_schema(conn, database.schema)
 
 

@@ -1,0 +1,112 @@
+"""What a session of ours is set to, whatever its role, its database or a pooler's last user have set.
+
+Under SERIALIZABLE a row that a claim skips raises 40001, and a role's time-outs must not end a worker's statements.
+A session of our own is set once.  Behind a transaction pooler it is everybody's, and each transaction says it anew,
+in one message with its statement: PostgreSQL executes that in one transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import psycopg
+from psycopg import IsolationLevel, sql
+from psycopg.pq import TransactionStatus
+
+__all__ = ["Session"]
+
+READ_COMMITTED = "read committed"
+# A server whose client is gone without a word notices that within half a minute too, not after two hours, and
+# gives up what the session held: locks, a place among max_connections, a place in the queue of notifications.
+KEEPALIVES = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30s",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """How to begin a session.
+
+    ``is_pooled``: a transaction pooler is in between.  ``statement_seconds``: the server itself ends a statement
+    that takes longer, and no other time-out of the role counts; None leaves them all to the role.
+    """
+
+    is_pooled: bool
+    statement_seconds: float | None = None
+
+    def begin(self, conn: psycopg.Connection[Any]) -> None:
+        """Set an open session; to be called once."""
+        if self.is_pooled:
+            conn.prepare_threshold = None
+            conn.isolation_level = IsolationLevel.READ_COMMITTED
+            conn.cursor_factory = self._cursor_class(_Cursor, conn)
+        else:
+            conn.execute(self._for_session(conn))
+
+    async def begin_async(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        """Do what ``begin`` does."""
+        if self.is_pooled:
+            conn.prepare_threshold = None
+            await conn.set_isolation_level(IsolationLevel.READ_COMMITTED)
+            conn.cursor_factory = self._cursor_class(_AsyncCursor, conn)
+        else:
+            await conn.execute(self._for_session(conn))
+
+    def _for_session(self, conn: psycopg.BaseConnection[Any]) -> bytes:
+        settings = {"default_transaction_isolation": READ_COMMITTED} | self._limits(conn)
+        if self.statement_seconds is not None:
+            settings |= {"idle_session_timeout": "0"} | KEEPALIVES
+        return "; ".join(f"set {name} = '{value}'" for name, value in settings.items()).encode()
+
+    def _limits(self, conn: psycopg.BaseConnection[Any]) -> dict[str, str]:
+        if self.statement_seconds is None:
+            return {}
+        limits = {"statement_timeout": f"{self.statement_seconds * 1000:.0f}ms"}
+        limits |= {"lock_timeout": "0", "idle_in_transaction_session_timeout": "0"}
+        return limits | ({"transaction_timeout": "0"} if conn.info.server_version >= 170000 else {})
+
+    def _cursor_class(self, base: type[Any], conn: psycopg.BaseConnection[Any]) -> type[Any]:
+        settings = [f"set transaction isolation level {READ_COMMITTED}"]
+        settings += [f"set local {name} = '{value}'" for name, value in self._limits(conn).items()]
+        return type(base.__name__, (base,), {"preamble": "; ".join([*settings, ""]).encode()})
+
+
+class _Cursor(psycopg.ClientCursor[Any]):
+    """Says in front of each statement that begins a transaction what this one is to be."""
+
+    preamble = b""
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+        if self.connection.info.transaction_status != TransactionStatus.IDLE:
+            return super().execute(query, params, **options)
+        super().execute(_after(self.preamble, query, self), params, **options)
+        _go_to_last(self)
+        return self
+
+
+class _AsyncCursor(psycopg.AsyncClientCursor[Any]):
+    """The same for an async connection."""
+
+    preamble = b""
+
+    async def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+        if self.connection.info.transaction_status != TransactionStatus.IDLE:
+            return await super().execute(query, params, **options)
+        await super().execute(_after(self.preamble, query, self), params, **options)
+        _go_to_last(self)
+        return self
+
+
+def _after(preamble: bytes, query: Any, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> bytes:
+    if isinstance(query, sql.Composable):
+        return preamble + query.as_bytes(cursor)
+    return preamble + (query.encode() if isinstance(query, str) else query)
+
+
+def _go_to_last(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
+    while cursor.nextset():
+        pass
