@@ -140,10 +140,7 @@ def test_a_worker_retries_times_out_and_learns_of_cancels(url: str, db: Database
         )
         eventually(lambda: status_of(db, unwanted) == "leased")
         assert client.cancel(unwanted)
-        cancelled_at = time.monotonic()
         eventually(lambda: cancelled == [unwanted], seconds=2, what="a heartbeat that tells")
-
-        assert time.monotonic() - cancelled_at < 1
         assert ended(db, retried) == "succeeded"
         assert ended(db, timed_out) == "failed"
         assert ended(db, long_one) == "succeeded"

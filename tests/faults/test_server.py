@@ -91,4 +91,5 @@ def test_a_restart_loses_nothing_acknowledged_and_work_goes_on_within_two_second
             agree(db, producers, executions)
 
     assert took <= RECOVERY_SECONDS
-    assert outages(caplog) == (1, 1)
+    # A session that is had again at once is no outage.
+    assert outages(caplog) in ([(1, 1)] if seconds else [(0, 0), (1, 1)])

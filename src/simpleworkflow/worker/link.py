@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from contextlib import suppress
-from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
@@ -48,19 +46,16 @@ class Outage:
     def __init__(self) -> None:
         self._is_out = False
         self._out: set[Link] = set()
-        self._began_at = 0.0
 
     @property
     def is_on(self) -> bool:
         """Whether the database is away now."""
         return self._is_out
 
-    def began(self, link: Link, error: BaseException, *, connected_at: float = math.inf) -> None:
-        """Log the first error of an outage; ``connected_at`` is when the lost connection was opened."""
-        # A connection from before the last outage was lost in it, though its link sees it only now.
-        if not self._is_out and link not in self._out and connected_at > self._began_at:
+    def began(self, link: Link, error: BaseException) -> None:
+        """Log the first error of an outage."""
+        if not self._is_out and link not in self._out:
             self._is_out = True
-            self._began_at = monotonic()
             logger.warning("the database is away; trying again: %s", error)
         self._out.add(link)
 
@@ -85,7 +80,6 @@ class Link:
         self._outage = outage
         self.deadline_seconds = deadline_seconds
         self._conn: psycopg.AsyncConnection[Any] | None = None
-        self._connected_at = 0.0
         self._lock = asyncio.Lock()
         self._failures = 0
 
@@ -160,9 +154,7 @@ class Link:
         return answer
 
     async def _failed(self, error: DatabaseUnavailable) -> None:
-        self._failures += 1
-        connected_at = math.inf if self._conn is None else self._connected_at
-        self._outage.began(self, error, connected_at=connected_at)
+        self.say_away(error)
         await self.close()
 
     async def _connect_in_time(self) -> psycopg.AsyncConnection[Any]:
@@ -179,7 +171,7 @@ class Link:
         conn = await connect_async(
             self._database.conninfo, session=session, prepare_threshold=1, connect_timeout=seconds
         )
-        self._conn, self._connected_at = conn, monotonic()
+        self._conn = conn
         # What the hot path reads as text it needs as text.
         for type_name in ("uuid", "jsonb", "json", "timestamptz"):
             conn.adapters.register_loader(type_name, TextLoader)
