@@ -28,7 +28,7 @@ SQL_ELSEWHERE = {
     "health/objects.py": "the remedies for what is missing, for people to run",
     "migrate.py": "its bookkeeping has to be there before the first migration",
     "notifier.py": "LISTEN, NOTIFY and session locks belong to a session and have no place in a function",
-    "worker/link.py": "the settings of a worker's session",
+    "session.py": "the settings of a worker's session",
 }
 # Statements that call no function of the schema: they are asked before it is known to be the right one.
 NO_CALL = {"statements/checking.py"}
