@@ -12,6 +12,8 @@ Messages on the channel, which is named like the schema:
     cancelled ID TOKEN  a leased run was cancelled, in the attempt of this fencing token
     hungry PATTERN ...  who holds the lock now covers these patterns
     vacant              the lock is free
+
+Whoever may connect to the database can say any of it, so nothing of it is believed: it makes a worker look.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
@@ -118,7 +121,7 @@ class Notifier:
 
     def _receive(self, message: str) -> None:
         word, *values = message.split() or [""]
-        if word == "cancelled" and len(values) == 2 and values[1].isdecimal():
+        if word == "cancelled" and len(values) == 2 and re.fullmatch("[0-9]{1,19}", values[1]):
             self._on_cancelled(values[0], int(values[1]))
         elif word == "wake":
             self._wake_for(values)

@@ -133,14 +133,10 @@ class Engine:
         self._pace.wake()
         self._changed.set()
 
-    def cancelled(self, run_id: str, fencing_token: int) -> None:
-        """Tell the handler of this attempt, if it is here, that its run was cancelled.
-
-        A run that was reopened and claimed again meanwhile has another token: it goes on.
-        """
+    def find(self, run_id: str, fencing_token: int) -> Execution | None:
+        """Return this attempt, if it is here."""
         execution = self._by_id.get(run_id)
-        if execution is not None and execution.claimed.fencing_token == fencing_token:
-            self.tell(execution, Verdict.CANCELLED)
+        return execution if execution and execution.claimed.fencing_token == fencing_token else None
 
     # ── claiming and finishing ─────────────────────────────────────────────────────────────────────
 

@@ -25,6 +25,7 @@ from simpleworkflow.resolve import Database
 from simpleworkflow.session import Session
 from simpleworkflow.statements import register_types
 from simpleworkflow.worker.calling import Callers
+from simpleworkflow.worker.cancels import Cancels
 from simpleworkflow.worker.engine import Engine
 from simpleworkflow.worker.handlers import Handlers
 from simpleworkflow.worker.link import Link, Outage
@@ -176,16 +177,18 @@ class WorkerProcess:
         expiry = Expiry(self._side, lease_seconds=self._plan.options.lease_seconds)
         tasks = [asyncio.create_task(repeat(expiry)), asyncio.create_task(self._keep_tending())]
         if not self._database.is_pooled:
+            cancels = Cancels(self._engine)
             notifier = Notifier(
                 self._database.conninfo,
                 self._database.schema,
                 self._plan.patterns,
                 on_wake=self._engine.wake,
-                on_cancelled=self._engine.cancelled,
+                on_cancelled=cancels.heard,
                 is_database_away=lambda: self._outage.is_on,
             )
             self._engine.set_hungry = notifier.set_hungry
-            tasks += [asyncio.create_task(service) for service in notifier.services()]
+            services = (*notifier.services(), cancels.run())
+            tasks += [asyncio.create_task(service) for service in services]
         working = asyncio.create_task(self._engine.run())
         stopped = asyncio.create_task(self._stopping.wait())
         logger.info("worker %s started for %s", self.worker_id, " ".join(self._plan.patterns))
