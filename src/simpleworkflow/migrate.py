@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from simpleworkflow.errors import SchemaMismatch
+from simpleworkflow.errors import NotPermitted, SchemaMismatch
 from simpleworkflow.grants import renew_roles, take_turns
 from simpleworkflow.sql import Migration, load_migrations
 
@@ -62,6 +62,7 @@ def read_state(conn: psycopg.Connection, schema: str) -> SchemaState:
 
     Raises:
         SchemaMismatch: a migration that was applied is not the one that this package carries.
+        NotPermitted: the role of ``conn`` may not look.
     """
     applied = _applied(conn, schema)
     for migration in load_migrations(schema):
@@ -174,7 +175,13 @@ def _applied(conn: psycopg.Connection, schema: str) -> dict[int, str]:
     )
     if table.rowcount == 0:
         return {}
-    rows = conn.execute(f"select version, checksum from {schema}.workflow_migration".encode())
+    try:
+        rows = conn.execute(f"select version, checksum from {schema}.workflow_migration".encode())
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise NotPermitted(
+            f"{error.diag.message_primary}; role {conn.info.user!r} has no rights in schema {schema!r}: make it a "
+            "member of a role of `wf migrate --roles`, or name it with `wf migrate --grant-to`, as the owner"
+        ) from error
     return dict(rows.fetchall())
 
 

@@ -8,6 +8,7 @@ import psycopg
 
 from simpleworkflow import dburl, embedded
 from simpleworkflow.database import connect
+from simpleworkflow.errors import NotPermitted
 from simpleworkflow.grants import create_owner, grant_application
 from simpleworkflow.migrate import migrate, read_state
 from simpleworkflow.settings import Settings
@@ -71,5 +72,5 @@ def _migrate_embedded(url: dburl.DatabaseUrl, superuser_url: str) -> None:
 def _is_up_to_date(conn: psycopg.Connection, schema: str) -> bool:
     try:
         return not read_state(conn, schema).pending
-    except psycopg.errors.InsufficientPrivilege:
+    except NotPermitted:
         return False  # another process has migrated it this moment and not granted yet

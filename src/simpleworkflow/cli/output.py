@@ -43,8 +43,9 @@ def print_json(document: object, *, is_compact: bool = False) -> None:
 
 
 def run_document(run: Run) -> dict[str, Any]:
-    """Return a run with the table's column names."""
-    return {field.name: getattr(run, field.name) for field in fields(run)}
+    """Return a run with the table's column names; ``hidden`` where this role may not read some of them."""
+    document = {field.name: getattr(run, field.name) for field in fields(run) if field.name != "hidden"}
+    return document | ({"hidden": sorted(run.hidden)} if run.hidden else {})
 
 
 def event_document(event: RunEvent) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def print_run(run: Run) -> None:
         "run": str(run.id),
         "type": safe(run.type),
         "status": status_text(run.status) + Text(attempts),
-        "payload": _json(run.payload),
+        "payload": None if "payload" in run.hidden else _json(run.payload),
         "result": None if run.result is None else _json(run.result),
         "error": run.last_error and _lines(run.last_error),
         "key": run.idempotency_key and safe(run.idempotency_key),
@@ -51,6 +51,7 @@ def print_run(run: Run) -> None:
         "created": moment(run.created_at),
         "finished": None if run.finished_at is None else _finished(run.created_at, run.finished_at),
         "deleted": None if run.deleted_at is None else moment(run.deleted_at),
+        "hidden": f"{', '.join(sorted(run.hidden))}: not this role's to read" if run.hidden else None,
     }
     table = plain_table("", "")
     table.show_header = False

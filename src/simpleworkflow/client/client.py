@@ -43,6 +43,7 @@ class RunHandle:
 
         Raises:
             RunNotSucceeded: the run failed or was cancelled.
+            NotPermitted: this connection's role may not read results.
             WaitTimeout: it did not end within ``timeout`` seconds.
         """
         return verbs.result_of(self.wait(timeout))

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from simpleworkflow.errors import SchemaMismatch, WorkerNotFound, WorkflowError
+from simpleworkflow.errors import NotPermitted, SchemaMismatch, WorkerNotFound, WorkflowError
 from simpleworkflow.resolve import Database
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.lifeline import HURRY, hear, read_order
@@ -51,7 +51,7 @@ async def _work(order: dict[str, Any], lifeline: int, table: SlotTable) -> int:
         process = WorkerProcess(plan, Database(**order["database"]), table, order["worker_id"], is_child=True)
         _follow_supervisor(lifeline, process)
         await process.run()
-    except (WorkerNotFound, SchemaMismatch) as error:
+    except (WorkerNotFound, SchemaMismatch, NotPermitted) as error:
         table.give_up(error.exit_code, str(error))  # starting again would not help against these
         return error.exit_code
     except WorkflowError as error:
