@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from simpleworkflow import Worker
-from simpleworkflow.worker import execution
+from simpleworkflow.worker import calling, execution
 
 execution.OVERRUN_SECONDS = 0.3  # the tests wait for it
 ENVIRONMENT = os.environ
+calling.LEFT_PER_PLACE_MAX = int(ENVIRONMENT.get("LEFT_PER_PLACE", "10"))
 NOTES = os.open(ENVIRONMENT["NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 worker = Worker(

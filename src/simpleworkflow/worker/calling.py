@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.context import AsyncWorkflowRun, WorkflowRun
 from simpleworkflow.worker.cpu import CpuPool
+from simpleworkflow.worker.forks import check_process, end_fork
 from simpleworkflow.worker.slots import SlotTable, Verdict
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Callers"]
 
 logger = logging.getLogger("simpleworkflow.worker")
+
+LEFT_PER_PLACE_MAX = 10
 
 
 class Callers:
@@ -73,43 +77,62 @@ class _Threads:
     """Daemon threads, started as needed: one that hangs keeps neither the loop nor the end of the program.
 
     A thread whose handler went on past its time-out is left to itself, and its place is free again: it may
-    hang for ever, and others shall not wait for it.
+    hang for ever, and others shall not wait for it.  When too many were left so, the next ones keep their places:
+    memory and descriptors are no less worth than places.
     """
 
     def __init__(self, count: int) -> None:
         self._free = asyncio.Semaphore(count)
         self._idle: list[_Thread] = []
         self._started = 0
-        self._left = 0
+        self._left: set[_Thread] = set()
+        self._left_max = LEFT_PER_PLACE_MAX * count
 
     async def call(self, execution: Execution, payload: Any, arguments: tuple[Any, ...]) -> Any:
-        async with self._free:
+        await self._free.acquire()
+        thread = None
+        try:
             loop = asyncio.get_running_loop()
             ended: asyncio.Future[tuple[bool, Any]] = loop.create_future()
             run = WorkflowRun(execution.claimed, payload, _ThreadLink(execution, loop))
             thread = self._idle.pop() if self._idle else self._start()
+            thread.name = f"{thread.own_name} {execution.claimed.type} {execution.claimed.id}"
             thread.execute(partial(execution.handler.function, run, *arguments), ended)
-            try:
-                is_result, value = await _within(execution, asyncio.shield(ended))
-            except BaseException:
-                self._leave(thread, execution)
-                raise
-            self._idle.append(thread)
+            is_result, value = await _within(execution, asyncio.shield(ended))
+        except BaseException:
+            self._leave(thread, ended, execution) if thread is not None else self._free.release()
+            raise
+        thread.name = thread.own_name
+        self._idle.append(thread)
+        self._free.release()
         if is_result:
             return value
         raise value
 
     def _start(self) -> _Thread:
+        thread = _Thread(f"handler-{self._started + 1}")
         self._started += 1
-        return _Thread(f"handler-{self._started}")
+        return thread
 
-    def _leave(self, thread: _Thread, execution: Execution) -> None:
-        self._left += 1
+    def _leave(self, thread: _Thread, ended: asyncio.Future[tuple[bool, Any]], execution: Execution) -> None:
         thread.end()
+        keeps_place = len(self._left) >= self._left_max
+        self._left.add(thread)
+
+        def forget(_: object) -> None:
+            self._left.discard(thread)
+            if keeps_place:
+                self._free.release()
+
+        ended.add_done_callback(forget)
+        if not keeps_place:
+            self._free.release()
         logger.warning(
-            "run %s: its thread goes on although the attempt is over; %d were left so",
+            "run %s: its thread (%s) goes on although the attempt is over; so do %d threads now%s",
             execution.claimed.id,
-            self._left,
+            thread.name,
+            len(self._left),
+            ", and no more places are freed until they end" if keeps_place else "",
         )
 
 
@@ -117,7 +140,18 @@ class _Thread:
     def __init__(self, name: str) -> None:
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[tuple[bool, Any]]] | None]
         self._jobs = queue.SimpleQueue()
-        threading.Thread(target=self._serve, name=name, daemon=True).start()
+        self.own_name = name
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def name(self) -> str:
+        """What a stack dump shows of it: its number, and the type and id of the run that it executes."""
+        return self._thread.name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._thread.name = name
 
     def execute(self, function: Callable[[], Any], ended: asyncio.Future[tuple[bool, Any]]) -> None:
         self._jobs.put((function, ended))
@@ -127,12 +161,14 @@ class _Thread:
         self._jobs.put(None)
 
     def _serve(self) -> None:
+        pid = os.getpid()
         while job := self._jobs.get():
             function, ended = job
             try:
                 answer = (True, function())
             except BaseException as error:  # noqa: BLE001 - the engine judges it
                 answer = (False, error)
+            end_fork(pid)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 ended.get_loop().call_soon_threadsafe(_settle, ended, answer)
             del job, function, ended, answer  # an idle thread holds on to no payload
@@ -147,20 +183,23 @@ def _settle(ended: asyncio.Future[tuple[bool, Any]], answer: tuple[bool, Any]) -
 class _ThreadLink:
     """How a run in a thread reaches its worker: by the loop."""
 
-    __slots__ = ("_execution", "_loop")
+    __slots__ = ("_execution", "_loop", "_pid")
 
     def __init__(self, execution: Execution, loop: asyncio.AbstractEventLoop) -> None:
         self._execution = execution
         self._loop = loop
+        self._pid = os.getpid()
 
     def verdict(self) -> Verdict | None:
         return self._execution.verdict()
 
     def heartbeat(self, seconds: float) -> str:
+        check_process(self._pid)
         answer: Future[str] = asyncio.run_coroutine_threadsafe(self._execution.heartbeat(seconds), self._loop)
         return answer.result()
 
     def record_progress(self, progress_json: str) -> bool:
+        check_process(self._pid)
         answer: Future[bool] = asyncio.run_coroutine_threadsafe(
             self._execution.record_progress(progress_json), self._loop
         )

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from simpleworkflow.errors import NotPermitted, SchemaMismatch, WorkerNotFound, WorkflowError
 from simpleworkflow.resolve import Database
 from simpleworkflow.worker import failpoints
-from simpleworkflow.worker.lifeline import HURRY, hear, read_order
+from simpleworkflow.worker.lifeline import GO, HURRY, STOP, hear, read_order
 from simpleworkflow.worker.process import Plan, WorkerProcess
 from simpleworkflow.worker.slots import SlotTable
 from simpleworkflow.worker.target import load_worker
@@ -49,7 +49,9 @@ async def _work(order: dict[str, Any], lifeline: int, table: SlotTable) -> int:
         plan = _load(order)
         failpoints.hit("starting")
         process = WorkerProcess(plan, Database(**order["database"]), table, order["worker_id"], is_child=True)
-        _follow_supervisor(lifeline, process)
+        may_go = _follow_supervisor(lifeline, process)
+        if order["is_spare"]:
+            await may_go.wait()
         await process.run()
     except (WorkerNotFound, SchemaMismatch, NotPermitted) as error:
         table.give_up(error.exit_code, str(error))  # starting again would not help against these
@@ -71,12 +73,19 @@ def _load(order: dict[str, Any]) -> Plan:
         raise WorkerNotFound(f"worker {order['target']!r}: {error}") from error
 
 
-def _follow_supervisor(lifeline: int, process: WorkerProcess) -> None:
-    """Give everything back at once when the supervisor says so; end when it has gone: nobody extends our leases."""
-    loop = asyncio.get_running_loop()
+def _follow_supervisor(lifeline: int, process: WorkerProcess) -> asyncio.Event:
+    """Give everything back at once when the supervisor says so; end when it has gone: nobody extends our leases.
+
+    The event is set when a spare may go.
+    """
+    loop, may_go = asyncio.get_running_loop(), asyncio.Event()
 
     def follow() -> None:
         for word in hear(lifeline):
+            if GO in word:
+                loop.call_soon_threadsafe(may_go.set)
+            if STOP in word:
+                loop.call_soon_threadsafe(process.stop_gracefully)
             if HURRY in word:
                 loop.call_soon_threadsafe(process.hurry)
         logger.error("the supervisor is gone; giving all runs back")
@@ -85,3 +94,4 @@ def _follow_supervisor(lifeline: int, process: WorkerProcess) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, name="lifeline", daemon=True).start()
+    return may_go

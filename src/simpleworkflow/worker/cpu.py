@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from simpleworkflow.codec import describe_error
 from simpleworkflow.statements import Claimed
 from simpleworkflow.worker.context import WorkflowRun
+from simpleworkflow.worker.forks import check_process, end_fork
 from simpleworkflow.worker.lifeline import describe_exit
 from simpleworkflow.worker.slots import SlotTable, Verdict
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["CpuPool"]
 
 ALIVE_CHECK_SECONDS = 1.0
+# A process that has not imported its handler's module by then hangs, and would keep its place for ever.
+READY_SECONDS_MAX = 60.0
 
 
 class CpuPool:
@@ -45,7 +48,7 @@ class CpuPool:
 
         Raises:
             TimeoutError: it ran longer than its time-out, and was killed.
-            RuntimeError: the process died.
+            RuntimeError: the process died, or did not start.
             BaseException: whatever the handler raises.
         """
         # Before a process is involved: what cannot travel is the handler's fault alone.
@@ -117,9 +120,17 @@ class _CpuProcess:
 
     async def be_ready(self) -> None:
         """Wait until the process takes jobs: only then can sending it a large one not block the loop."""
-        if not self._is_ready:
-            await self._receive()
-            self._is_ready = True
+        if self._is_ready:
+            return
+        try:
+            async with asyncio.timeout(READY_SECONDS_MAX):
+                await self._receive()
+        except TimeoutError:
+            raise RuntimeError(
+                f"the handler's process did not start within {READY_SECONDS_MAX:g} s; "
+                "the import of its module hangs"
+            ) from None
+        self._is_ready = True
 
     async def execute(self, execution: Execution, job: bytes) -> tuple[bool, Any]:
         self._pipe.send_bytes(job)
@@ -177,12 +188,15 @@ def _serve(pipe: Connection, lifeline: Connection, table: SlotTable, function: b
     with suppress(Exception):  # what goes wrong there is told by the job
         pickle.loads(function)  # noqa: S301 - our own worker's
     pipe.send(("ready", None))
+    pid = os.getpid()
     while True:
         try:
             job = pipe.recv_bytes()
         except (EOFError, OSError):
             return
-        pipe.send(_execute(job, pipe, table))
+        answer = _execute(job, pipe, table)
+        end_fork(pid)
+        pipe.send(answer)
 
 
 def _end_with_worker(lifeline: Connection) -> None:
@@ -193,13 +207,17 @@ def _end_with_worker(lifeline: Connection) -> None:
 
 
 def _execute(job: bytes, pipe: Connection, table: SlotTable) -> tuple[str, Any]:
+    link = None
     try:
         pickled, claimed, payload, arguments, slot, sequence = pickle.loads(job)  # noqa: S301 - our own worker's
         function = pickle.loads(pickled)  # noqa: S301
-        run = WorkflowRun(Claimed(*claimed), payload, _PipeLink(pipe, table, slot, sequence))
-        return "result", _sendable(function(run, *arguments))
+        link = _PipeLink(pipe, table, slot, sequence)
+        return "result", _sendable(function(WorkflowRun(Claimed(*claimed), payload, link), *arguments))
     except BaseException as error:  # noqa: BLE001 - the worker judges it
         return "error", _sendable_error(error)
+    finally:
+        if link is not None:
+            link.close()
 
 
 def _sendable(value: Any) -> Any:
@@ -217,23 +235,39 @@ def _sendable_error(error: BaseException) -> BaseException:
 
 
 class _PipeLink:
-    """How a run in a process reaches its worker: by the pipe; what became of it is in shared memory."""
+    """How a run in a process reaches its worker: by the pipe; what became of it is in shared memory.
+
+    The pipe is the next run's when the handler has returned, whatever threads it has left behind.
+    """
 
     def __init__(self, pipe: Connection, table: SlotTable, slot: int, sequence: int) -> None:
         self._pipe = pipe
         self._table = table
         self._slot = slot
         self._sequence = sequence
+        self._pid = os.getpid()
+        self._turn = threading.Lock()
+        self._is_over = False
 
     def verdict(self) -> Verdict | None:
-        return self._table.verdict(self._slot, self._sequence)
+        return Verdict.LOST if self._is_over else self._table.verdict(self._slot, self._sequence)
 
     def heartbeat(self, seconds: float) -> Any:
-        return self._ask("heartbeat", seconds)
+        return self._ask("heartbeat", seconds, "lost")
 
     def record_progress(self, progress_json: str) -> Any:
-        return self._ask("progress", progress_json)
+        return self._ask("progress", progress_json, False)
 
-    def _ask(self, word: str, value: object) -> Any:
-        self._pipe.send((word, value))
-        return self._pipe.recv()
+    def close(self) -> None:
+        """Say nothing any more; what a thread has asked is answered first."""
+        if os.getpid() == self._pid:  # a fork may have copied the lock in another thread's hand
+            with self._turn:
+                self._is_over = True
+
+    def _ask(self, word: str, value: object, when_over: object) -> Any:
+        check_process(self._pid)
+        with self._turn:
+            if self._is_over:
+                return when_over
+            self._pipe.send((word, value))
+            return self._pipe.recv()

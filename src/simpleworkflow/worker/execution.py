@@ -65,10 +65,13 @@ class Execution:
             return "lost"
         held = [(self.claimed.id, self.claimed.fencing_token)]
         statement = heartbeat_runs(self.engine.worker_id, held, seconds=seconds, is_explicit=True)
+        sent_at = monotonic()
         # An outage is no fault of the handler's: it is answered when the database is back, or told to stop before.
         state = (await self.engine.side.ask_until_answered(statement)).get(self.claimed.id, "lost")
         if state != "leased":
             self.engine.tell(self, Verdict.CANCELLED if state == "cancelled" else Verdict.LOST)
+        elif not self.is_over:
+            self.engine.table.lengthen(self.slot, sent_at + seconds)
         return state
 
     async def record_progress(self, progress_json: str) -> bool:

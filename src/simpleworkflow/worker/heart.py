@@ -67,10 +67,12 @@ class Heart:
         """Take at once the runs of workers known dead; within some seconds, else by their leases' end."""
         with suppress(TimeoutError, WorkflowError, psycopg.Error):
             async with asyncio.timeout(seconds):
-                taken = await self._link.ask_until_answered(expire_runs(worker_ids))
+                count = 0
+                while taken := await self._link.ask_until_answered(expire_runs(worker_ids)):
+                    count += len(taken)  # a call takes no more than a thousand
                 await self._link.ask_until_answered(say_vacant(self._schema))
-                if taken:
-                    logger.warning("runs taken from dead workers %s: %d", " ".join(worker_ids), len(taken))
+                if count:
+                    logger.warning("runs taken from dead workers %s: %d", " ".join(worker_ids), count)
 
     async def close(self) -> None:
         """Close the connection."""

@@ -20,11 +20,13 @@ from typing import Any
 
 from simpleworkflow.resolve import Database
 
-__all__ = ["BYE", "HURRY", "Dependent", "describe_exit", "hear", "read_order", "watch_lifeline"]
+__all__ = ["BYE", "GO", "HURRY", "STOP", "Dependent", "describe_exit", "hear", "read_order", "watch_lifeline"]
 
 PARENT_CHECK_SECONDS = 0.5
 BYE = b"bye\n"
 HURRY = b"hurry\n"
+GO = b"go\n"
+STOP = b"stop\n"
 
 
 class Dependent:
@@ -48,7 +50,7 @@ class Dependent:
             os.write(self._writing, json.dumps(order(self.process.pid)).encode() + b"\n")
 
     def say(self, word: bytes) -> None:
-        """Tell the process: ``BYE``, that the end of the lifeline will be no accident; ``HURRY``."""
+        """Tell the process: ``BYE``, that the end of the lifeline will be no accident; or what else to do."""
         with suppress(OSError):
             os.write(self._writing, word)
 
@@ -71,12 +73,18 @@ def read_order(fd: int) -> dict[str, Any]:
 
 
 def hear(fd: int) -> Iterator[bytes]:
-    """Yield what the other side says, until it has gone.  Blocks: for a thread, which no handler can hold up."""
+    """Yield what the other side says, until it has gone, or a handler has closed the descriptor.
+
+    Blocks: for a thread, which no handler can hold up.
+    """
     parent, poll = os.getppid(), select.poll()
     poll.register(fd, select.POLLIN)
     while os.getppid() == parent:
         if poll.poll(PARENT_CHECK_SECONDS * 1000):
-            said = os.read(fd, 100)
+            try:
+                said = os.read(fd, 100)
+            except OSError:
+                return
             if not said:
                 return
             yield said

@@ -27,9 +27,11 @@ from simpleworkflow.statements import register_types
 from simpleworkflow.worker.calling import Callers
 from simpleworkflow.worker.cancels import Cancels
 from simpleworkflow.worker.engine import Engine
+from simpleworkflow.worker.forks import end_forks_of_loop
 from simpleworkflow.worker.handlers import Handlers
 from simpleworkflow.worker.link import Link, Outage
 from simpleworkflow.worker.options import WorkerOptions
+from simpleworkflow.worker.signals import heeded
 from simpleworkflow.worker.slots import SlotTable
 
 __all__ = ["HookFailed", "Plan", "WorkerProcess", "new_worker_id"]
@@ -71,8 +73,8 @@ def new_worker_id(pid: int | None = None) -> str:
 class WorkerProcess:
     """Runs one plan until it is stopped.
 
-    ``tend`` is called a few times a second: the heart's keeper, say.  ``is_child``: a supervisor says when to
-    hurry; signals, however many, only begin the stop.
+    ``tend`` is called a few times a second: the heart's keeper, say; ``signalled`` at each signal, even when the
+    loop is blocked.  ``is_child``: a supervisor says when to hurry; signals, however many, only begin the stop.
     """
 
     def __init__(
@@ -83,12 +85,14 @@ class WorkerProcess:
         worker_id: str,
         *,
         tend: Callable[[], None] | None = None,
+        signalled: Callable[[], None] = lambda: None,
         is_child: bool = False,
     ) -> None:
         self._plan = plan
         self._database = database
         self._table = table
         self._tend = tend
+        self._signalled = signalled
         self._is_child = is_child
         self.worker_id = worker_id
         self._stopping = asyncio.Event()
@@ -117,6 +121,10 @@ class WorkerProcess:
             self._hurrying.set()
         self._stopping.set()
 
+    def stop_gracefully(self) -> None:
+        """Stop gracefully, however often it is called."""
+        self._stopping.set()
+
     def hurry(self) -> None:
         """Stop, and give back at once what still runs."""
         self._stopping.set()
@@ -128,7 +136,16 @@ class WorkerProcess:
         Raises:
             SchemaMismatch: the database's schema is not the one that this package needs.
         """
-        self._listen_to_signals()
+        loop = asyncio.get_running_loop()
+        end_forks_of_loop(loop)
+        if self._is_child:
+            loop.add_signal_handler(signal.SIGTERM, self.stop_gracefully)
+            await self._run()
+            return
+        with heeded(loop, self.stop, self._signalled):
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             if await self._start():
                 await self._work()
@@ -136,15 +153,6 @@ class WorkerProcess:
             self._callers.close()
             for link in (*self._links, self._side):
                 await link.close()
-
-    def _listen_to_signals(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            loop = asyncio.get_running_loop()
-            if self._is_child:  # Ctrl-C reaches us too, but is for the supervisor
-                loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
-                return
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.stop)
 
     async def _start(self) -> bool:
         """Return whether the worker started; False: it was stopped before."""
@@ -195,6 +203,13 @@ class WorkerProcess:
         try:
             await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
             await self._settle(working)
+        except asyncio.CancelledError:
+            if (
+                not self._is_child
+            ):  # whoever runs us in its loop wants us gone; in a child only a handler can do that
+                self.hurry()
+                await self._settle(working)
+            raise
         finally:
             await _cancel_all([stopped, working, *tasks])
             for hook in self._plan.on_shutdown:

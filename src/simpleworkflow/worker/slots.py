@@ -135,6 +135,11 @@ class SlotTable:
         until: float = _TIME.unpack_from(self._map, _offset(index) + _LEASE_OFFSET)[0]
         return until
 
+    def lengthen(self, index: int, lease_until: float) -> None:
+        """Note that the lease holds until then; it never goes back, since a handler may ask for a long one."""
+        if self.lease_until(index) < lease_until:
+            _TIME.pack_into(self._map, _offset(index) + _LEASE_OFFSET, lease_until)
+
     # ── the supervisor's side ──────────────────────────────────────────────────────────────────────
 
     def held(self) -> list[HeldSlot]:
@@ -154,6 +159,10 @@ class SlotTable:
             return []
         return [slot for slot in self.held() if slot.timeout_at and now > slot.timeout_at]
 
+    def has_held(self) -> bool:
+        """Return whether the worker has ever claimed a run: a slot that was freed keeps its run's id."""
+        return any(self._map[_HEADER.size :])
+
     def last_words(self) -> tuple[int, str] | None:
         """Return the exit code and the reason of a worker that gave up."""
         code, reason = _LAST_WORDS.unpack_from(self._map, _LAST_WORDS_OFFSET)
@@ -171,7 +180,7 @@ class SlotTable:
         heartbeat puts it right.
         """
         if _WORD.unpack_from(self._map, _offset(slot.number))[0] == slot.sequence:
-            _TIME.pack_into(self._map, _offset(slot.number) + _LEASE_OFFSET, lease_until)
+            self.lengthen(slot.number, lease_until)
 
 
 def _unnamed_file() -> int:

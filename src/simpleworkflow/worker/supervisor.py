@@ -16,9 +16,10 @@ from typing import Any
 from simpleworkflow.resolve import Database
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.heart import EXPIRE_SECONDS, Heart, Watched
-from simpleworkflow.worker.lifeline import HURRY, Dependent, database_order, describe_exit
+from simpleworkflow.worker.lifeline import GO, HURRY, STOP, Dependent, database_order, describe_exit
 from simpleworkflow.worker.process import new_worker_id
 from simpleworkflow.worker.room import AHEAD_MAX
+from simpleworkflow.worker.signals import STOP_SIGNALS
 from simpleworkflow.worker.slots import SlotTable
 
 __all__ = ["Supervisor", "supervise"]
@@ -29,10 +30,11 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s"
 CONCURRENCY_MAX_UNLESS_GIVEN = 1000
 LOOK_SECONDS = 0.05
 OVERRUN_LOOK_SECONDS = 0.25
-# A child that worked for so long did not die of its start.
+# A child that worked for so long, or that has ever claimed a run, did not die of its start.
 STEADY_SECONDS = 10.0
 RESTART_SECONDS_MAX = 5.0
 STARTING_SECONDS_MAX = 60.0
+SPARE_SECONDS = 60.0
 # Past its grace a child has this long to give back its runs.
 STOP_SECONDS = 5.0
 # While stopping nobody waits long for a database that may be away; leases end by themselves.
@@ -50,11 +52,13 @@ async def supervise(
     """Run the worker ``module:name`` in ``processes`` processes until SIGTERM or SIGINT; return the exit code.
 
     0: stopped as asked.  2: the target names no worker.  4: the schema is not the one needed.  The second
-    signal gives back at once what still runs.
+    signal gives back at once what still runs.  The end of the terminal (SIGHUP) is a signal like the others,
+    unless it is ignored (nohup).
     """
     supervisor = Supervisor(target, database, concurrency=concurrency, log_level=log_level)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
     return await supervisor.run(processes)
 
 
@@ -66,6 +70,8 @@ class Supervisor:
         self._heart = Heart(database)
         self._capacity = (concurrency or CONCURRENCY_MAX_UNLESS_GIVEN) + AHEAD_MAX
         self._is_stopping = False
+        self._cannot_start = False
+        self._spare: _Child | None = None
         self._children: list[_Child] = []
         self._exit_code = 0
         self._order = {
@@ -89,6 +95,8 @@ class Supervisor:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(processes):
                     tasks.create_task(self._keep_child())
+                if processes == 1:  # of several, the others take over at once
+                    tasks.create_task(self._keep_spare())
         finally:
             beating.cancel()
             with suppress(asyncio.CancelledError):
@@ -99,23 +107,79 @@ class Supervisor:
     async def _keep_child(self) -> None:
         failures = 0
         while not self._is_stopping:
-            child = _Child(self._order, self._capacity)
-            self._children.append(child)
-            self._heart.watched.append(child.watched)
-            code = await child.wait()
-            self._children.remove(child)
-            self._heart.watched.remove(child.watched)
-            if child.has_started() and (code or child.watched.table.held()):
-                # Whoever died, or left without a word, says nothing more: take its runs now instead of waiting
-                # for their leases.
-                await self._expire(child)
+            child = self._take_spare() or self._start_child()
+            if child is None:
+                failures += 1
+                await self._pause(_restart_seconds(failures))
+                continue
+            code = await self._look_after(child)
             last_words = child.watched.table.last_words()
+            has_worked = child.watched.table.has_held() or child.age_seconds() > STEADY_SECONDS
             child.close()
             if last_words:
                 self._give_up(*last_words)
             elif not self._is_stopping:
-                failures = 0 if child.age_seconds() > STEADY_SECONDS else failures + 1
-                await self._pause(child, code, failures)
+                # Whoever dies at work is replaced at once: its runs wait.  Attempts bound how often.
+                failures = 0 if has_worked else failures + 1
+                seconds = _restart_seconds(failures)
+                logger.warning(
+                    "worker %s ended (%s); starting another in %.1f s",
+                    child.watched.worker_id,
+                    describe_exit(code),
+                    seconds,
+                )
+                await self._pause(seconds)
+
+    async def _look_after(self, child: _Child) -> int:
+        """Extend the child's leases until it ends, then take what it held; return its exit code."""
+        self._children.append(child)
+        self._heart.watched.append(child.watched)
+        code = await child.wait()
+        self._children.remove(child)
+        self._heart.watched.remove(child.watched)
+        if child.has_started() and (code or child.watched.table.held()):
+            # Whoever died, or left without a word, says nothing more: take its runs now instead of waiting
+            # for their leases.
+            await self._expire(child)
+        return code
+
+    def _start_child(self, *, is_spare: bool = False) -> _Child | None:
+        """Return a new child; None: the system has no process, descriptor or memory left for one."""
+        try:
+            child = _Child(self._order | {"is_spare": is_spare}, self._capacity)
+        except OSError as error:
+            if not self._cannot_start:
+                logger.error("a worker process cannot be started; trying again: %s", error)
+            self._cannot_start = True
+            return None
+        self._cannot_start = False
+        return child
+
+    async def _keep_spare(self) -> None:
+        """Have a child ready that has imported everything and waits: an import may take longer than recovery may."""
+        while not self._is_stopping:
+            if self._spare is None and any(child.has_started() for child in self._children):
+                self._spare = self._start_child(is_spare=True)
+            if self._spare is None or self._spare.is_alive():
+                await asyncio.sleep(LOOK_SECONDS)
+            else:  # a module that can be imported only once, say
+                logger.warning("the spare worker process ended; starting another in %g s", SPARE_SECONDS)
+                self._drop_spare()
+                await self._pause(SPARE_SECONDS)
+        self._drop_spare()
+
+    def _take_spare(self) -> _Child | None:
+        spare, self._spare = self._spare, None
+        if spare is not None and not spare.go():
+            spare.close()
+            return None
+        return spare
+
+    def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.kill()
+            spare.close()
 
     async def _expire(self, child: _Child) -> None:
         failpoints.hit("expiring")
@@ -128,17 +192,14 @@ class Supervisor:
             print(f"wf: error: {reason}", file=sys.stderr, flush=True)  # noqa: T201 - a program's last word
             self.stop()
 
-    async def _pause(self, child: _Child, code: int, failures: int) -> None:
-        seconds = 0.0 if failures <= 1 else min(RESTART_SECONDS_MAX, 0.1 * 2**failures)
-        logger.warning(
-            "worker %s ended (%s); starting another in %.1f s",
-            child.watched.worker_id,
-            describe_exit(code),
-            seconds,
-        )
+    async def _pause(self, seconds: float) -> None:
         until = monotonic() + seconds
         while monotonic() < until and not self._is_stopping:
             await asyncio.sleep(LOOK_SECONDS)
+
+
+def _restart_seconds(failures: int) -> float:
+    return 0.0 if failures <= 1 else min(RESTART_SECONDS_MAX, 0.1 * 2**failures)
 
 
 class _Child:
@@ -148,7 +209,11 @@ class _Child:
         self._started_at = self._looked_at = monotonic()
         self._stop_by: float | None = None
         self._worker_id = ""
-        self._dependent = Dependent("child", self._personal_order, [self._table.fd])
+        try:
+            self._dependent = Dependent("child", self._personal_order, [self._table.fd])
+        except BaseException:
+            self._table.close()
+            raise
         self.watched = Watched(self._worker_id, self._dependent.process.pid, self._table)
 
     def _personal_order(self, pid: int) -> dict[str, Any]:
@@ -185,6 +250,9 @@ class _Child:
         if at_once:
             self._stop_by = min(self._stop_by, now + STOP_SECONDS)
             self._dependent.say(HURRY)
+        self._dependent.say(
+            STOP
+        )  # a handler may have taken the signal for itself; a child that starts knows no word
         # Once or often: whoever ends a service may signal all its processes, and that is no reason to hurry.
         with suppress(ProcessLookupError):
             self._dependent.process.send_signal(signal.SIGTERM)
@@ -194,6 +262,19 @@ class _Child:
 
     def age_seconds(self) -> float:
         return monotonic() - self._started_at
+
+    def go(self) -> bool:
+        """Let a spare work from now on; return whether it lives."""
+        self._started_at = monotonic()
+        self._dependent.say(GO)
+        return self.is_alive()
+
+    def is_alive(self) -> bool:
+        return self._dependent.process.poll() is None
+
+    def kill(self) -> None:
+        self._dependent.process.kill()
+        self._dependent.process.wait()
 
     def close(self) -> None:
         self._dependent.close()

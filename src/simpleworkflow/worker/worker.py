@@ -19,6 +19,7 @@ from simpleworkflow.worker.heart import HeartProcess
 from simpleworkflow.worker.options import HandlerOptions, WorkerOptions
 from simpleworkflow.worker.process import Plan, WorkerProcess, new_worker_id
 from simpleworkflow.worker.room import AHEAD_MAX
+from simpleworkflow.worker.signals import Deadline
 from simpleworkflow.worker.slots import SlotTable
 
 __all__ = ["Worker"]
@@ -28,6 +29,8 @@ logger = logging.getLogger("simpleworkflow.worker")
 # A coroutine that swallows its cancellation, or a thread that hangs, does not keep a program longer whose
 # worker has ended: what they did has been given back.
 LEAVE_SECONDS = 1.0
+# Past its grace a program has this long to give back its runs and end.
+STOP_SECONDS = 5.0
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Hook = TypeVar("Hook", bound=Callable[[], Any])
@@ -173,33 +176,41 @@ class Worker:
         """
         leaving = threading.Timer(LEAVE_SECONDS, _leave)
         leaving.daemon = True
+        deadline = Deadline(grace_seconds=self._options.grace_seconds, stop_seconds=STOP_SECONDS)
         try:
-            asyncio.run(self._run_and_leave(leaving))
+            asyncio.run(self._run_and_leave(leaving, deadline))
         except WorkflowError as error:
             print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a program's own last word
             raise SystemExit(error.exit_code) from None
         finally:
             leaving.cancel()
 
-    async def _run_and_leave(self, leaving: threading.Timer) -> None:
+    async def _run_and_leave(self, leaving: threading.Timer, deadline: Deadline) -> None:
         try:
-            await self.run_async()
+            await self._run(deadline.signalled)
         finally:
+            deadline.close()
             leaving.start()
 
     async def run_async(self) -> None:
         """Do what ``run`` does, in a loop that is already running.
 
+        While it works, SIGTERM, SIGINT and SIGHUP stop it; handlers that the program has set itself are called too,
+        and are back afterwards.  To cancel it is the second signal: it gives back at once what it holds.
+
         Raises:
             ValueError: there is no handler, or ``patterns`` leave none of them.
             WorkflowError: the database's URL or schema cannot be used.
         """
+        await self._run(lambda: None)
+
+    async def _run(self, signalled: Callable[[], None]) -> None:
         database = resolve_database(self._database_url)
         plan, worker_id = self.plan(), new_worker_id()
         table = SlotTable.create(plan.options.concurrency + AHEAD_MAX)
         heart = HeartProcess(database, worker_id, os.getpid(), table)
         heart.tend()
-        self._process = WorkerProcess(plan, database, table, worker_id, tend=heart.tend)
+        self._process = WorkerProcess(plan, database, table, worker_id, tend=heart.tend, signalled=signalled)
         try:
             await self._process.run()
         finally:
