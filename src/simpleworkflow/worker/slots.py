@@ -100,9 +100,9 @@ class SlotTable:
         """Occupy a free slot; return the sequence that names this occupation."""
         sequence = self._next_sequence
         self._next_sequence += 1
-        _SLOT.pack_into(
-            self._map, _offset(index), sequence, 0, fencing_token, lease_until, 0.0, run_id.encode()
-        )
+        _SLOT.pack_into(self._map, _offset(index), 0, 0, fencing_token, lease_until, 0.0, run_id.encode())
+        # Last: we may be stopped between two fields, and until now a reader takes the slot for free.
+        _WORD.pack_into(self._map, _offset(index), sequence)
         return sequence
 
     def set_timeout(self, index: int, timeout_at: float) -> None:
