@@ -187,16 +187,13 @@ def _serve(pipe: Connection, lifeline: Connection, table: SlotTable, function: b
     # The handler's module is imported now: that is not yet the handler's time.
     with suppress(Exception):  # what goes wrong there is told by the job
         pickle.loads(function)  # noqa: S301 - our own worker's
-    pipe.send(("ready", None))
     pid = os.getpid()
-    while True:
-        try:
-            job = pipe.recv_bytes()
-        except (EOFError, OSError):
-            return
-        answer = _execute(job, pipe, table)
-        end_fork(pid)
-        pipe.send(answer)
+    with suppress(EOFError, OSError):  # the worker has gone
+        pipe.send(("ready", None))
+        while True:
+            answer = _execute(pipe.recv_bytes(), pipe, table)
+            end_fork(pid)
+            pipe.send(answer)
 
 
 def _end_with_worker(lifeline: Connection) -> None:
