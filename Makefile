@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint types help migrate-up test-postgres bench recovery docs format schema clean kills faults
+.PHONY: demo test lint types help migrate-up test-postgres bench recovery docs format schema clean kills faults chaos
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -18,6 +18,9 @@ test: $(VENV)/.installed-dev  ## run the tests on a real PostgreSQL (embedded, o
 
 kills: $(VENV)/.installed-dev  ## 20,000 runs, 8 workers, one SIGKILL a second; about a minute
 	@KILLS_RUNS=20000 KILLS_COUNT=30 KILLS_PROCESSES=8 KILLS_CONCURRENCY=16 $(BIN)/python -m pytest -s tests/kills
+
+chaos: $(VENV)/.installed-dev  ## all faults at random under load, then an audit (SEED=…, MINUTES=2, or PLAN=FILE to repeat one)
+	@CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(or $(MINUTES),2) CHAOS_PLAN=$(abspath $(PLAN)) $(BIN)/python -m pytest -s tests/chaos
 
 faults: $(VENV)/.installed-dev  ## inject every fault, and write docs/operating/fault-matrix.md
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m fault --fault-matrix=docs/operating/fault-matrix.md $(ARGS)

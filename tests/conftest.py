@@ -28,7 +28,7 @@ from simpleworkflow.migrate import migrate
 pytest_plugins = ["matrix"]
 
 # Tests that start, kill and time programs: one after the other, while another process runs all the rest.
-PROGRAMS = frozenset({"cli", "embedded", "faults", "kills", "worker"})
+PROGRAMS = frozenset({"chaos", "cli", "embedded", "faults", "kills", "worker"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -60,6 +60,7 @@ def seconds_of(run: Any) -> float:
 
 
 @worker.handler("chaos.short.v1", backoff=BACKOFF_SECONDS)
+@worker.handler("chaos.gone.v1", backoff=BACKOFF_SECONDS)
 @worker.handler("chaos.some.v1", backoff=BACKOFF_SECONDS)
 @worker.handler("chaos.long.v1", backoff=BACKOFF_SECONDS)
 @worker.handler("chaos.retry.v1", backoff=BACKOFF_SECONDS)

@@ -17,6 +17,7 @@ from chaos import lines
 from chaos.parties import Party
 from chaos.plan import Fault
 from chaos.postgres import OwnServer
+from chaos.tables import keep_rows, read_rows
 from simpleworkflow.dburl import DEFAULT_SCHEMA
 from simpleworkflow.migrate import migrate
 
@@ -250,13 +251,17 @@ def _migrate_again(ground: Field, fault: Fault) -> None:
             ground.problems.append(f"a second migration applied {applied}")
 
 
-def _prune(ground: Field, fault: Fault) -> None:
-    with ground.server.connect() as conn:
-        row = conn.execute("select to_regproc('prune')::text").fetchone()
-        if row is None or row[0] is None:
-            raise Missed("this schema has no prune")
-        # Nothing here is so old: what it reads and locks is the fault, not what it removes.
-        conn.execute("select prune(interval '1 day')")
+def _prune(ground: Field, fault: Fault) -> str:
+    """Prune runs of one type, and keep them for the audit."""
+    with ground.server.connect() as conn, conn.transaction():
+        ended = read_rows(conn, "type = 'chaos.gone.v1' and status = 'succeeded'")
+        (pruned,) = conn.execute(
+            "select pruned from prune(now() - interval '2 seconds', array['chaos.gone.v1'], array['succeeded'])"
+        ).fetchall()[0]
+        left = read_rows(conn, "type = 'chaos.gone.v1'")
+        # Before the commit: should its answer be lost, the audit looks which of them are there.
+        keep_rows(ground.folder, [row for row in ended.values() if row.id not in left])
+    return f"{pruned} runs"
 
 
 def _disable_type(ground: Field, fault: Fault) -> None:

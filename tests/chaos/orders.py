@@ -10,6 +10,7 @@ from typing import Any
 # An innocent run meets many faults in one chaos; what fails by itself has few attempts.
 ATTEMPTS = 30
 FAILING_ATTEMPTS = 3
+PRUNED = "gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ def an_order(chance: random.Random, mark: str, *, key: str | None = None) -> Ord
     """Return what to submit next."""
     (make,) = chance.choices([make for make, _ in _MENU], [weight for _, weight in _MENU])
     type_, values, max_attempts = make(chance)
+    if type_ == PRUNED:  # its key would be free again
+        key = None
     payload = {"mark": key or mark, "expect": "succeeded"} | values
     delay = chance.uniform(0, 3) if chance.random() < 0.05 else 0.0
     return Order(f"chaos.{type_}.v1", payload, max_attempts, round(delay, 3), key)
@@ -41,6 +44,10 @@ Made = tuple[str, dict[str, Any], int]
 
 def _short(chance: random.Random) -> Made:
     return "short", {"ms": chance.randint(0, 20)}, ATTEMPTS
+
+
+def _gone(chance: random.Random) -> Made:
+    return PRUNED, {"ms": 1}, ATTEMPTS
 
 
 def _some(chance: random.Random) -> Made:
@@ -97,7 +104,8 @@ def _crash(chance: random.Random) -> Made:
 
 
 _MENU: list[tuple[Callable[[random.Random], Made], float]] = [
-    (_short, 640),
+    (_short, 600),
+    (_gone, 40),
     (_some, 120),
     (_long, 20),
     (_thread, 100),
@@ -108,7 +116,7 @@ _MENU: list[tuple[Callable[[random.Random], Made], float]] = [
     (_retry, 40),
     (_late, 20),
     (_late_cpu, 2),
-    (_crash, 1.2),
+    (_crash, 0.6),
 ]
 
 # What PostgreSQL accepts and Python cannot decode; as text, with room for the mark.

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 
 from faults.proxy import Proxy
 from worker.stage import children_of, is_running
@@ -21,13 +21,14 @@ MARK = "CHAOS_FOLDER"
 
 
 class Party:
-    """One program, its line to the server, and what it is started with; while ``is_wanted``, its keeper starts it again when it ends."""
+    """One program, its line to the server, and what it is started with; it is started again when it ends."""
 
     def __init__(self, name: str, command: Sequence[str], url: str, folder: Path, **environment: str) -> None:
         self.name = name
         self.proxy = Proxy(url)
         self.log_path = folder / f"log-{name}"
         self.exits: list[int] = []
+        self.started_at: list[float] = []
         self.clock: Path | None = (
             None  # the file that libfaketime reads, where the party has a clock of its own
         )
@@ -108,6 +109,7 @@ class Party:
         self.clock.with_suffix(".new").rename(self.clock)
 
     def _launch(self) -> None:
+        self.started_at.append(time())
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,

@@ -1,7 +1,7 @@
 """The producers, each a program: ``python -m chaos.producers sync|sql|async RATE SEED``.
 
-For each submission the ledger says what was intended before, and after it what the producer was told: ``ok`` with the
-id, ``failed`` (it cannot be there), or ``unknown``.  Nothing said after an intention means that the producer was killed.
+For each submission the ledger says what was intended before, and after it what the producer was told: ``ok`` with
+the id, ``failed`` (it cannot be there), or ``unknown``.  An intention without an answer: the producer was killed.
 """
 
 from __future__ import annotations
@@ -79,9 +79,12 @@ def new_run(order: Order) -> NewRun:
     )
 
 
-def is_unknown(order: Order, error: DatabaseUnavailable) -> bool:
-    # With a key it is not told apart: whoever has one repeats the submission.
-    return order.key is not None or "unknown" in str(error)
+def word_for(order: Order, error: Exception) -> str:
+    """Return what a client's error says of the submission."""
+    if order.key is not None:  # it is not told apart: whoever has a key repeats the submission
+        return "unknown"
+    # The driver's own errors are answers of the server: it refused or cancelled the statement.
+    return "unknown" if isinstance(error, DatabaseUnavailable) and "unknown" in str(error) else "failed"
 
 
 # ── the sync client ────────────────────────────────────────────────────────────────────────────────
@@ -99,10 +102,9 @@ def submit_by_client(producer: Producer) -> None:
                         if len(orders) > 1
                         else [submit_one(client, orders[0])]
                     )
-                except DatabaseUnavailable as error:
+                except (DatabaseUnavailable, psycopg.Error) as error:
                     for order in orders:
-                        said = "unknown" if "unknown" in str(error) or is_unknown(order, error) else "failed"
-                        producer.told(order, said, error=str(error)[:200])
+                        producer.told(order, word_for(order, error), error=str(error)[:200])
                     if not all(order.key for order in orders):
                         break
                     time.sleep(0.2)
@@ -144,10 +146,8 @@ async def _submit_in_task(producer: Producer, client: AsyncClient) -> None:
                     delay=order.delay,
                     max_attempts=order.max_attempts,
                 )
-            except DatabaseUnavailable as error:
-                producer.told(
-                    order, "unknown" if is_unknown(order, error) else "failed", error=str(error)[:200]
-                )
+            except (DatabaseUnavailable, psycopg.Error) as error:
+                producer.told(order, word_for(order, error), error=str(error)[:200])
                 if order.key is None:
                     break
                 await asyncio.sleep(0.2)

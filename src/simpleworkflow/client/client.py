@@ -179,7 +179,8 @@ class Client:
         """Cancel a run; return whether this call changed it (False: it had ended).
 
         A pending run becomes ``cancelled`` at once.  A leased run does too, and its handler learns of it within
-        250 ms by wake-up, else at its next heartbeat; its result is then refused.
+        250 ms by wake-up, else at its next heartbeat; its result is then refused.  Should the connection be lost
+        before the answer, it is asked for again, and False may mean that this very call had cancelled the run.
 
         Raises:
             RunNotFound: there is no such run.
