@@ -15,8 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
+
 from simpleworkflow.codec import describe_error
-from simpleworkflow.database import connect
+from simpleworkflow.database import connect, translated
 from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
 from simpleworkflow.maintenance import Expiry, repeat
 from simpleworkflow.migrate import check_schema
@@ -240,8 +242,11 @@ class WorkerProcess:
 
 def _check_schema(database: Database) -> None:
     session = Session(is_pooled=database.is_pooled, statement_seconds=CHECK_SECONDS)
-    with connect(database.conninfo, session=session) as conn:
-        check_schema(conn, database.schema)
+    try:
+        with translated(), connect(database.conninfo, session=session) as conn:
+            check_schema(conn, database.schema)
+    except psycopg.errors.QueryCanceled as error:  # by an operator, or because it took too long
+        raise DatabaseUnavailable(f"the database does not serve us: {error}") from None
 
 
 async def _start_hook(hook: Callable[[], Any]) -> None:
