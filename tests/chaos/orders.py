@@ -116,7 +116,7 @@ _MENU: list[tuple[Callable[[random.Random], Made], float]] = [
     (_retry, 40),
     (_late, 20),
     (_late_cpu, 2),
-    (_crash, 0.6),
+    (_crash, 0.3),
 ]
 
 # What PostgreSQL accepts and Python cannot decode; as text, with room for the mark.
