@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
@@ -36,6 +36,7 @@ __all__ = [
     "Statement",
     "connect",
     "connect_async",
+    "first_line",
     "hosts_of",
     "run",
     "run_async",
@@ -60,7 +61,7 @@ class Statement(Generic[T]):
     """
 
     sql: str
-    parameters: tuple[Any, ...]
+    parameters: tuple[Any, ...] = field(repr=False)
     read: Callable[[Rows], T]
     is_repeatable: bool = False
     is_change: bool = False
@@ -112,7 +113,7 @@ def translated(statement: Statement[Any] | None = None, schema: str = "") -> Ite
 
 def _translate(error: Exception, statement: Statement[Any] | None, schema: str) -> WorkflowError | None:
     sqlstate = getattr(error, "sqlstate", None)
-    message = _first_line(error)
+    message = first_line(error)
     if sqlstate in _OURS:
         return _OURS[sqlstate](message)
     if sqlstate == "42501" and statement is not None:
@@ -147,7 +148,8 @@ def _is_connection_error(error: Exception, sqlstate: str | None) -> bool:
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what an error says, without the details: of a row that the database refused they hold all values."""
     diag = getattr(error, "diag", None)
     text = (diag.message_primary if diag else None) or str(error) or type(error).__name__
     return " ".join(text.split("\n", 1)[0].split())

@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from simpleworkflow.errors import InvalidDatabaseUrl
 
-__all__ = ["DEFAULT_SCHEMA", "DatabaseUrl", "check_schema_name", "from_pg_environment", "parse"]
+__all__ = ["DEFAULT_SCHEMA", "SECRETS", "DatabaseUrl", "check_schema_name", "from_pg_environment", "parse"]
 
 DEFAULT_SCHEMA = "workflow"
 
@@ -31,7 +31,7 @@ _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
 _OPTIONS = psycopg.pq.Conninfo.parse(b"")
 _KEYWORDS = frozenset(option.keyword.decode() for option in _OPTIONS)
 _VARIABLES = {option.envvar.decode(): option.keyword.decode() for option in _OPTIONS if option.envvar}
-_SECRETS = frozenset(option.keyword.decode() for option in _OPTIONS if option.dispchar == b"*") | {
+SECRETS = frozenset(option.keyword.decode() for option in _OPTIONS if option.dispchar == b"*") | {
     "password",
     "sslpassword",
     "oauth_client_secret",
@@ -248,7 +248,7 @@ def _first(search_path: str) -> str:
 
 def _build(params: Mapping[str, object], schema: str) -> DatabaseUrl:
     texts = {keyword: str(value) for keyword, value in params.items()}
-    shown = {keyword: "***" if keyword in _SECRETS else value for keyword, value in texts.items() if value}
+    shown = {keyword: "***" if keyword in SECRETS else value for keyword, value in texts.items() if value}
     options = f"-csearch_path={schema} {texts.get('options', '')}".rstrip()
     return DatabaseUrl(
         conninfo=_render(texts),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -50,12 +50,12 @@ class Run:
     """One row of ``workflow_run`` as it was when it was read; times are aware, in UTC.
 
     ``hidden`` names what this connection's role may not read of ``payload``, ``result`` and ``last_error``: these
-    are None then.
+    are None then.  What the run is about is in no ``repr``, so that logs do not hold it.
     """
 
     id: UUID
     type: str
-    payload: Any
+    payload: Any = field(repr=False)
     status: Status
     priority: int
     run_at: datetime
@@ -65,7 +65,7 @@ class Run:
     leased_by: str | None
     lease_until: datetime | None
     last_error: str | None
-    result: Any
+    result: Any = field(repr=False)
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None
@@ -87,7 +87,7 @@ class RunEvent:
     id: int
     run_id: UUID
     event_type: str
-    data: Mapping[str, Any]
+    data: Mapping[str, Any] = field(repr=False)
     created_at: datetime
 
 
@@ -112,7 +112,7 @@ class NewRun:
     """
 
     type: str
-    payload: Any = None
+    payload: Any = field(default=None, repr=False)
     idempotency_key: str | None = None
     priority: int = 100
     run_at: datetime | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from simpleworkflow.codec import bound_text, describe_error, encode_result
 from simpleworkflow.errors import InvalidInput, LeaseLost, PayloadMismatch, RetryAfter, RunCancelled
@@ -29,7 +29,7 @@ _LEAVES_MAX = 1000
 class Succeeded:
     """The handler returned; ``result_json`` is JSON text, or None for no result."""
 
-    result_json: str | None = None
+    result_json: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

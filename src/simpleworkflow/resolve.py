@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psycopg
 
@@ -24,10 +24,10 @@ EMBEDDED_OWNER = "workflow_owner"
 class Database:
     """Where the tables are: ``conninfo`` for psycopg, the schema, and how to show it without its secrets."""
 
-    conninfo: str
+    conninfo: str = field(repr=False)
     schema: str
     shown: str
-    portable: str
+    portable: str = field(repr=False)
     is_embedded: bool
     is_pooled: bool
 

@@ -6,12 +6,17 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from simpleworkflow.cli.session import database_option, open_database
 from simpleworkflow.errors import EmbeddedPostgresError
+
+_SERVICE = "simpleworkflow"
 
 EPILOG = """\b
 Examples:
@@ -34,18 +39,46 @@ Examples:
 def psql(*, arguments: Sequence[str]) -> None:
     """Open psql with the search path set to the workflow tables; its exit code is ours."""
     database = open_database()
-    url, password = _without_password(database.conninfo if database.is_pooled else database.portable)
-    environment = os.environ | ({"PGPASSWORD": password} if password else {})
-    raise click.exceptions.Exit(_run([find_psql(), "-d", url, *arguments], environment))
+    shown, secrets = _without_secrets(database.conninfo if database.is_pooled else database.portable)
+    with _service_of(shown, secrets) as (parameters, environment, descriptors):
+        command = [find_psql(), "-d", make_conninfo("", **parameters), *arguments]
+        raise click.exceptions.Exit(_run(command, os.environ | environment, descriptors))
 
 
-def _without_password(url: str) -> tuple[str, str | None]:
-    """Take the password out of a URL: everybody on the machine can read a command line."""
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+def _without_secrets(url: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the parameters of a URL that everybody may see, and those that nobody may."""
+    from simpleworkflow.dburl import SECRETS
 
-    parameters = conninfo_to_dict(url)
-    password = parameters.pop("password", None)
-    return make_conninfo("", **parameters), None if password is None else str(password)
+    parameters = {keyword: str(value) for keyword, value in conninfo_to_dict(url).items()}
+    secrets = {keyword: value for keyword, value in parameters.items() if keyword in SECRETS}
+    return {keyword: value for keyword, value in parameters.items() if keyword not in secrets}, secrets
+
+
+@contextmanager
+def _service_of(
+    shown: dict[str, str], secrets: dict[str, str]
+) -> Iterator[tuple[dict[str, str], dict[str, str], list[int]]]:
+    """Hand secrets to psql past its command line, which everybody on the machine can read.
+
+    For the password there is a variable.  For the others libpq has none: they go into a service file, which has no
+    name and is gone with psql.
+    """
+    environment = {"PGPASSWORD": secrets["password"]} if "password" in secrets else {}
+    others = {keyword: value for keyword, value in secrets.items() if keyword != "password"}
+    if not others:
+        yield shown, environment, []
+        return
+    if "service" in shown:
+        raise click.ClickException(
+            f"{', '.join(others)} cannot be given to psql beside service={shown['service']!r}; "
+            "put it into that service's file"
+        )
+    with tempfile.TemporaryFile() as file:
+        lines = [f"[{_SERVICE}]", *(f"{keyword}={value}" for keyword, value in others.items()), ""]
+        file.write("\n".join(lines).encode())
+        file.seek(0)
+        named = {"PGSERVICEFILE": f"/dev/fd/{file.fileno()}"}
+        yield shown | {"service": _SERVICE}, environment | named, [file.fileno()]
 
 
 def find_psql() -> str:
@@ -66,9 +99,9 @@ def find_psql() -> str:
     return str(beside_server)
 
 
-def _run(command: list[str], environment: dict[str, str]) -> int:
+def _run(command: list[str], environment: dict[str, str], descriptors: Sequence[int]) -> int:
     """Run psql and wait: the embedded server lives only while a process of ours uses it."""
-    with subprocess.Popen(command, env=environment) as child:
+    with subprocess.Popen(command, env=environment, pass_fds=descriptors) as child:
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is psql's: it cancels the query
         try:
             code = child.wait()

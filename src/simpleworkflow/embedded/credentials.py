@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from simpleworkflow.embedded.home import Home
@@ -23,8 +23,8 @@ class Credentials:
     """What it takes to reach the server; kept in ``server.json``, which only its owner can read."""
 
     port: int
-    workflow_password: str
-    superuser_password: str
+    workflow_password: str = field(repr=False)
+    superuser_password: str = field(repr=False)
 
     def url(self, *, superuser: bool = False) -> str:
         """Return the URL in the form that every client takes."""

@@ -25,6 +25,9 @@ class Claimed(NamedTuple):
     created_at: str
     is_suspect: bool
 
+    def __repr__(self) -> str:
+        return f"<Claimed {self.id} {self.type} attempt {self.attempt}>"
+
 
 class Finished(NamedTuple):
     """The end of an attempt: ``pending`` means retry, after ``delay_seconds`` or by the default rule."""
@@ -35,6 +38,9 @@ class Finished(NamedTuple):
     result: str | None = None
     error: str | None = None
     delay_seconds: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Finished {self.id} {self.status}>"
 
 
 class Exchanged(NamedTuple):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import psycopg
 
+from simpleworkflow.database import first_line
 from simpleworkflow.errors import InvalidInput
 from simpleworkflow.statements import Finished, finish_runs
 from simpleworkflow.worker.link import Link
@@ -30,8 +31,9 @@ async def finish_singly(link: Link, worker_id: str, batch: Sequence[Finished]) -
                 link, worker_id, Finished(one.id, one.fencing_token, "failed", error=reason)
             )
         if error is not None:
+            reason = first_line(error)
             logger.error(
-                "run %s: its outcome was refused; it comes back when its lease ends: %s", one.id, error
+                "run %s: its outcome was refused; it comes back when its lease ends: %s", one.id, reason
             )
 
 

@@ -15,6 +15,7 @@ from simpleworkflow.database import (
     CONNECT_TIMEOUT_SECONDS_MIN,
     Statement,
     connect_async,
+    first_line,
     hosts_of,
     run_async,
     within,
@@ -114,7 +115,7 @@ class Link:
     def say_refused(self, error: Exception) -> None:
         """Count a statement that failed though the database is there; log the first of a row of them."""
         if not self._failures:
-            logger.warning("a statement failed; trying again: %s", error)
+            logger.warning("a statement failed; trying again: %s", first_line(error))
         self._failures += 1
 
     async def pause(self) -> None:
