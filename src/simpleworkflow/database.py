@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import socket
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ __all__ = [
     "Statement",
     "connect",
     "connect_async",
+    "cut_after",
     "first_line",
     "hosts_of",
     "run",
@@ -165,7 +167,8 @@ def connect(conninfo: str, *, session: Session | None = None, **parameters: Any)
         conn = psycopg.connect(conninfo, **_parameters(conninfo, parameters))
         try:
             if session is not None:
-                session.begin(conn)
+                with cut_after(conn, CONNECT_TIMEOUT_SECONDS):
+                    session.begin(conn)
         except BaseException:
             conn.pgconn.finish()
             raise
@@ -198,7 +201,10 @@ async def _open_async(
     conn = await psycopg.AsyncConnection.connect(conninfo, **parameters)
     try:
         if session is not None:
-            await session.begin_async(conn)
+            await within(conn, CONNECT_TIMEOUT_SECONDS, session.begin_async(conn))
+    except TimeoutError as error:
+        conn.pgconn.finish()
+        raise DatabaseUnavailable(f"the database cannot be reached: {error}") from error
     except BaseException:
         conn.pgconn.finish()
         raise
@@ -240,7 +246,19 @@ async def within(
             timer.cancel()
 
 
-def _cut(conn: psycopg.AsyncConnection[Any]) -> None:
+@contextmanager
+def cut_after(conn: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
+    """Cut ``conn``, so that whoever waits for it gets an error, unless the block has ended by then."""
+    timer = threading.Timer(seconds, _cut, [conn])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cut(conn: psycopg.BaseConnection[Any]) -> None:
     with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(conn.fileno())) as ours:
         ours.shutdown(socket.SHUT_RDWR)
 

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 
 from simpleworkflow.codec import describe_error
-from simpleworkflow.database import connect, translated
+from simpleworkflow.database import connect, cut_after, translated
 from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
 from simpleworkflow.maintenance import Expiry, repeat
 from simpleworkflow.migrate import check_schema
@@ -40,9 +40,10 @@ __all__ = ["HookFailed", "Plan", "WorkerProcess", "new_worker_id"]
 
 logger = logging.getLogger("simpleworkflow.worker")
 
-CHECK_SECONDS = 10.0
 TEND_SECONDS = 0.25
 CANCEL_AGAIN_SECONDS = 0.3
+# A server that accepts a connection and is silent then is asked again on another one.
+CHECK_SECONDS = 10.0
 # Past its grace a stopping worker has this long to give back what is left.
 RELEASE_SECONDS = 4.0
 
@@ -243,7 +244,8 @@ class WorkerProcess:
 def _check_schema(database: Database) -> None:
     session = Session(is_pooled=database.is_pooled, statement_seconds=CHECK_SECONDS)
     try:
-        with translated(), connect(database.conninfo, session=session) as conn:
+        connecting = connect(database.conninfo, session=session)
+        with translated(), connecting as conn, cut_after(conn, CHECK_SECONDS):
             check_schema(conn, database.schema)
     except psycopg.errors.QueryCanceled as error:  # by an operator, or because it took too long
         raise DatabaseUnavailable(f"the database does not serve us: {error}") from None
