@@ -270,8 +270,9 @@ def test_a_heartbeat_whose_answer_was_lost_costs_no_lease(
 
     type_ = a_type()
     begun = start(type_, last, lease_seconds=lease_seconds)
-    lost = proxy.swallow(r"\.heartbeat\(", what=what, then=then)
-    run_id = submit(db, type_)
+    proxy.wait_for(r"\.heartbeat\(")  # its heart, a process, takes longer to start
+    run_id = submit(db, type_, delay=0.3)
+    lost = proxy.swallow(rf"\.heartbeat\(.*{run_id}", what=what, then=then)
 
     assert lost.wait()
     assert ended(db, run_id) == "succeeded"

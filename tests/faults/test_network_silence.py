@@ -35,7 +35,7 @@ class Begun:
 
 
 @pytest.fixture
-def start(proxy: Proxy, db: Database) -> Iterator[Callable[..., Begun]]:
+def start(proxy: Proxy) -> Iterator[Callable[..., Begun]]:
     """Start a worker of one type, through the proxy unless said otherwise; a payload may say how long to sleep."""
     with ExitStack() as stack:
 
@@ -57,10 +57,8 @@ def start(proxy: Proxy, db: Database) -> Iterator[Callable[..., Begun]]:
 
             stack.enter_context(WorkerThread(worker))
             proxy.wait_for(r"\.exchange\(")
-            while is_warm and not proxy.count(
-                r"\.heartbeat\("
-            ):  # its heart, a process, takes longer to start
-                ended(db, submit(db, type_, {"seconds": 0.3}))
+            if is_warm:
+                proxy.wait_for(r"\.heartbeat\(")  # its heart, a process, takes longer to start
             return begun
 
         yield start_one
