@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -24,12 +25,15 @@ class Producers:
     rest, which are certain not to be there.
     """
 
-    def __init__(self, url: str, *, threads: int = 2, pool_size: int = 2, pause: float = 0.005) -> None:
+    def __init__(
+        self, url: str, *, threads: int = 2, pool_size: int = 2, pause: float = 0.005, payload: str = ""
+    ) -> None:
         self.recorded: list[str] = []
         self.unknown = 0
         self.refused: list[Exception] = []
         self._client = Client(url, pool_size=pool_size)
         self._pause = pause
+        self._payload = payload
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._produce, daemon=True) for _ in range(threads)]
 
@@ -57,7 +61,7 @@ class Producers:
     def _produce(self) -> None:
         while not self._over.wait(self._pause):
             try:
-                self.recorded.append(str(self._client.submit(TYPE).id))
+                self.recorded.append(str(self._client.submit(TYPE, self._payload).id))
             except DatabaseUnavailable as error:
                 if "unknown" in str(error):
                     self.unknown += 1
@@ -81,9 +85,14 @@ class Executions:
 
 @contextmanager
 def working(
-    url: str, *, lease_seconds: float = 2, concurrency: int = 20, executions: Executions | None = None
+    url: str,
+    *,
+    lease_seconds: float = 2,
+    concurrency: int = 20,
+    executions: Executions | None = None,
+    run_seconds: float = 0,
 ) -> Iterator[Executions]:
-    """Run a worker that executes the load."""
+    """Run a worker that executes the load, each run so long."""
     executions = executions or Executions()
     worker = Worker(
         lease_seconds=lease_seconds,
@@ -96,6 +105,7 @@ def working(
     @worker.handler(TYPE, backoff=0)
     async def handle(run: WorkflowRun) -> None:
         executions.note(run)
+        await asyncio.sleep(run_seconds)
 
     with WorkerThread(worker):
         yield executions

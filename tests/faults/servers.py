@@ -116,6 +116,12 @@ class OwnServer:
         except psycopg.OperationalError:
             return False
 
+    def is_running_after(self, *, seconds: float) -> bool:
+        """Return whether it still runs, after waiting so long for its end."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process().wait(seconds)
+        return self._process().poll() is None
+
     def stop(self, how: str = "fast") -> None:
         """Stop it: ``fast`` ends all sessions and writes a checkpoint, ``immediate`` crashes, ``smart`` waits."""
         number = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}[how]
@@ -127,6 +133,9 @@ class OwnServer:
         backends = children_of(self._process().pid)
         self._process().kill()
         self._process().wait(READY_SECONDS)
+        for pid in backends:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)  # a stopped one would not notice
         until(lambda: not any(is_running(one) for one in backends), "the end of a killed server's processes")
 
     def close(self) -> None:
@@ -173,6 +182,16 @@ class OwnServer:
             finally:
                 standby.close()
 
+    def stall(self) -> None:
+        """Stop all its processes where they are: connections are accepted, and nobody answers."""
+        for pid in [self._process().pid, *children_of(self._process().pid)]:
+            os.kill(pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Undo ``stall``."""
+        for pid in [self._process().pid, *children_of(self._process().pid)]:
+            os.kill(pid, signal.SIGCONT)
+
     def promote(self) -> None:
         """Make a standby a primary; return when it is one."""
         with self.superuser() as conn:
@@ -207,14 +226,24 @@ class OwnServer:
 def own_server(
     *,
     data: Path | None = None,
+    log_apart: bool = False,
     settings: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[OwnServer]:
-    """Start a server with the role ``workflow`` and its database; nothing of it is left at the end."""
+    """Start a server with the role ``workflow`` and its database; nothing of it is left at the end.
+
+    ``data`` is a folder that does not exist yet, for its data; ``log_apart``: the write-ahead log stays elsewhere.
+    """
     with a_home() as home:
         programs, origin = _template()
         place = data or home.data
         subprocess.run(["cp", "-a", str(origin), str(place)], check=True, timeout=60)
+        if log_apart:
+            subprocess.run(
+                ["cp", "-a", str(place / "pg_wal"), str(home.folder / "wal")], check=True, timeout=60
+            )
+            shutil.rmtree(place / "pg_wal")
+            (place / "pg_wal").symlink_to(home.folder / "wal")
         server = OwnServer(home, programs, data=place, settings=settings, environment=environment)
         try:
             server.start()
