@@ -85,6 +85,8 @@ class Heart:
         except DatabaseUnavailable:
             return False  # its link has said so
         except Exception as error:  # noqa: BLE001 - whatever the database or the system says, the heart beats on
+            if one not in self.watched or not one.table.held():
+                return True  # nothing was to be extended; what a worker may not do it says itself
             self._link.say_refused(error)
             return False
         return True
