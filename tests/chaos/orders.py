@@ -109,13 +109,13 @@ _MENU: list[tuple[Callable[[random.Random], Made], float]] = [
     (_some, 120),
     (_long, 20),
     (_thread, 100),
-    (_cpu, 30),
+    (_cpu, 10),
     (_block, 1),
     (_beat, 15),
     (_big, 8),
     (_retry, 40),
     (_late, 20),
-    (_late_cpu, 2),
+    (_late_cpu, 1),
     (_crash, 0.3),
 ]
 

@@ -39,6 +39,7 @@ def figures(run: Played, evidence: Evidence) -> dict[str, Any]:
         "faults": dict(Counter(struck)),
         "missed": len(run.ground.ends) - len(struck),
         "recovery_seconds": recoveries(run, evidence),
+        "load_on_each_core": run.load_max,
         "drain_seconds": None if run.drain_seconds is None else round(run.drain_seconds, 1),
     }
 
