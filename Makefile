@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint types help migrate-up test-postgres bench recovery docs format schema clean kills faults chaos
+.PHONY: demo test lint types help migrate-up test-postgres test-pooled test-serializable bench recovery docs format schema clean kills faults chaos
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -27,6 +27,12 @@ faults: $(VENV)/.installed-dev  ## inject every fault, and write docs/operating/
 
 test-postgres: $(VENV)/.installed-dev  ## the SQL and migration tests on PostgreSQL 14 to 18 (MAJORS="14 18" for some)
 	@$(BIN)/python tests/postgres_matrix.py $(MAJORS)
+
+test-pooled: $(VENV)/.installed-dev  ## the tests of clients and workers behind PgBouncer in transaction mode
+	@$(BIN)/python tests/variants.py pooled $(ARGS)
+
+test-serializable: $(VENV)/.installed-dev  ## the tests where every transaction is serializable unless it says otherwise
+	@$(BIN)/python tests/variants.py serializable $(ARGS)
 
 bench: $(VENV)/.installed-dev  ## how fast runs are drained here, beside the bare SQL functions (QUICK=1: one short round)
 	@$(BIN)/python bench/drain.py $(if $(QUICK),--runs 20000 --rounds 1)

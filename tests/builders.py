@@ -7,6 +7,7 @@ the owner's name, because time cannot be waited for.
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,10 +43,21 @@ class Held:
 def connect(url: str, **parameters: Any) -> Database:
     """Connect to ``url``, which may name a schema with ``?schema=``."""
     place = parse(url)
-    conn = Database.connect(place.portable, autocommit=True, **parameters)
+    conn = Database.connect(parse(direct(url)).portable, autocommit=True, **parameters)
     assert isinstance(conn, Database)
     conn.schema = place.schema
     return conn
+
+
+def direct(url: str) -> str:
+    """Return ``url`` itself, or, where ``DATABASE_URL`` leads through a pooler, the one past it.
+
+    What a test observes and what it plants needs a session of its own; the package under test goes through the pooler.
+    """
+    past = os.environ.get("DATABASE_DIRECT_URL")
+    if not past or not url.startswith(os.environ["DATABASE_URL"]):
+        return url
+    return past + url.removeprefix(os.environ["DATABASE_URL"])
 
 
 def ask(db: Database, statement: Statement[Any]) -> Any:

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from builders import Database, connect
+from builders import Database, connect, direct
 from simpleworkflow import embedded
 from simpleworkflow.dburl import parse
 from simpleworkflow.migrate import migrate
@@ -57,7 +57,7 @@ def server() -> Iterator[Server]:
     """The server that ``DATABASE_URL`` names, else an embedded one that is gone after the session."""
     url = os.environ.get("DATABASE_URL")
     if url:
-        yield Server(parse(url).conninfo, _superuser_url(url))
+        yield Server(parse(url).conninfo, _superuser_url(direct(parse(url).conninfo)))
         return
     # Not pytest's folder: as root the server's account could not enter it.
     folder = Path(tempfile.mkdtemp(prefix="wf-tests-"))
@@ -125,10 +125,10 @@ def superuser(server: Server, database_url: str) -> Iterator[Database]:
 @contextmanager
 def _a_schema(server: Server) -> Iterator[str]:
     schema = f"test_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server.url, autocommit=True) as conn:
+    with psycopg.connect(direct(server.url), autocommit=True) as conn:
         migrate(conn, schema)
     yield server.url_of(schema)
-    with psycopg.connect(server.url, autocommit=True) as conn:
+    with psycopg.connect(direct(server.url), autocommit=True) as conn:
         _drop(conn, schema)
 
 

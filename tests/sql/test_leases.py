@@ -116,7 +116,7 @@ def test_a_lease_that_lapsed_but_was_not_expired_still_counts(module_db, write):
     assert accepted is True
 
 
-@pytest.mark.parametrize("write", ["succeed", "fail", "retry", "release"])
+@pytest.mark.parametrize("write", ["succeed", "fail", "retry", "release", "heartbeat", "progress"])
 def test_the_right_token_in_another_workers_hand_does_not_count(module_db, write):
     held = a_held_run(module_db, worker="holder")
     thief = Held(held.id, held.type, held.attempt, held.fencing_token, "thief")

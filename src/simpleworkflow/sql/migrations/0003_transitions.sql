@@ -511,7 +511,7 @@ begin
      where run.id = any (p_ids)
        and run.id = held.id
        and run.fencing_token = held.token   -- the fence
-       and run.leased_by is not null        -- a lease that has lapsed but was not expired still counts
+       and run.leased_by = p_worker         -- a lease that has lapsed but was not expired still counts
     returning run.id)
   select coalesce(array_agg(extended.id), '{}') into v_held from extended;
   perform set_config('workflow.transition', '', true);
@@ -543,7 +543,7 @@ begin
       from {schema}.workflow_run as run
      where run.id = p_id
        and run.fencing_token = p_token   -- the fence
-       and run.leased_by is not null
+       and run.leased_by = p_worker
        for share)
   insert into {schema}.workflow_event (workflow_id, event_type, data)
   select held.id, 'progress', jsonb_build_object('worker', p_worker, 'attempt', held.attempt,

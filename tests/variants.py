@@ -1,0 +1,67 @@
+"""Run the tests on a database that is not like most: behind a pooler, or stricter by default.
+
+    python tests/variants.py pooled|serializable [pytest arguments]
+
+The server is one of its own, and is gone at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from faults.pooler import pgbouncer  # noqa: E402
+from faults.servers import OwnServer, own_server, remove_template  # noqa: E402
+from simpleworkflow.dburl import parse  # noqa: E402
+
+TESTS = {
+    # There are no wake-ups, and no session whose end somebody could notice.
+    "pooled": ["tests/client", "tests/worker", "--ignore=tests/worker/test_wakeups.py"],
+    "serializable": ["tests/sql", "tests/client", "tests/worker", "tests/cli"],
+}
+
+
+@contextmanager
+def pooled(server: OwnServer) -> Iterator[dict[str, str]]:
+    """Put PgBouncer in front, in transaction mode."""
+    with pgbouncer(server.url) as bouncer:
+        yield {
+            "DATABASE_URL": parse(bouncer.url).conninfo,
+            "DATABASE_DIRECT_URL": parse(server.url).conninfo,
+            "DATABASE_SUPERUSER_URL": server.superuser_url,
+            "SIMPLEWORKFLOW_POOLER": "transaction",
+        }
+
+
+@contextmanager
+def serializable(server: OwnServer) -> Iterator[dict[str, str]]:
+    """Let every transaction be serializable unless it says otherwise."""
+    server.execute("alter database workflow set default_transaction_isolation = 'serializable'")
+    yield {"DATABASE_URL": server.url, "DATABASE_SUPERUSER_URL": server.superuser_url}
+
+
+def main(variant: str, *options: str) -> int:
+    """Return pytest's exit code."""
+    prepare = {"pooled": pooled, "serializable": serializable}[variant]
+    try:
+        with own_server(settings={"max_connections": "300"}) as server, prepare(server) as environment:
+            command = [sys.executable, "-m", "pytest", *(options or TESTS[variant])]
+            return subprocess.run(command, cwd=ROOT, env=os.environ | environment, check=False).returncode
+    except pytest.skip.Exception as reason:
+        print(f"skipped: {reason}")
+        return 0
+    finally:
+        remove_template()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
