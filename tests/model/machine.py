@@ -21,7 +21,7 @@ from model.oracle import ENDED, PERIOD_SECONDS, ExpectedRun, Oracle
 from simpleworkflow import statements
 from simpleworkflow.model import NewRun
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 STEPS = int(os.environ.get("MODEL_STEPS", "50"))
 SEED = int(os.environ.get("MODEL_SEED", "20"))
 

@@ -16,6 +16,7 @@ def new(key: str | None, type_: str = "a.b") -> NewRun:
     return NewRun(type=type_, idempotency_key=key)
 
 
+@pytest.mark.fault("Concurrency", "fifty producers race on one key", "P9")
 @pytest.mark.parametrize("way", ["submit", "submit_many", "plain"])
 def test_fifty_racing_producers_with_one_key_make_one_run(db, connection, way):
     connections = [connection() for _ in range(50)]
@@ -52,6 +53,7 @@ def one_submission(conn: Database, way: str) -> tuple[str | None, bool]:
     return str(said.id), said.created
 
 
+@pytest.mark.fault("Concurrency", "the first producer of a key rolls back while the second waits", "P9")
 @pytest.mark.parametrize("way", ["submit", "submit_many", "plain"])
 def test_when_the_first_producer_rolls_back_the_second_inserts(db, connection, way):
     first, second = connection(), connection()
@@ -96,6 +98,7 @@ def test_a_batch_with_duplicates_and_keys_that_exist_answers_for_each_in_order(d
     assert count(db, "workflow_run") == count(db, "workflow_event") == 5
 
 
+@pytest.mark.fault("Concurrency", "four batches of the same keys in opposite orders", "P9")
 def test_two_batches_with_the_same_keys_in_opposite_order_do_not_deadlock(db, connection):
     keys = [f"k{number}" for number in range(200)]
     start = threading.Barrier(4)

@@ -250,6 +250,7 @@ def test_a_worker_that_waited_for_an_expiry_is_refused(db, connection, write):
     assert events_of(db, held) == ["created", "leased", "expired"]
 
 
+@pytest.mark.fault("Concurrency", "batches in opposite orders by four sessions", "P2, P3")
 def test_the_same_runs_finished_and_extended_in_opposite_orders_do_not_deadlock(db, connection):
     db.execute("insert into workflow_run (type) select 'a.b' from generate_series(1, 400)")
     rows = db.execute("select id::text, fencing_token from claim('worker', '{a.b}', 400)").fetchall()
