@@ -149,8 +149,15 @@ def _tail(text: str, limit_bytes: int) -> str:
 def describe_error(error: BaseException) -> str:
     """Return ``TypeName: message`` for ``last_error``, in at most 64 kB, with up to three causes.
 
-    Of a group the first five errors are named.  Never raises, also when the error's ``__str__`` does.
+    Of a group the first five errors are named.  Never raises, also when the error's own code does.
     """
+    try:
+        return _described(error)
+    except BaseException:  # noqa: BLE001 - its class, its cause and its errors may be user code too
+        return bound_text(f"{type(error).__name__} (it cannot be described: its own code raises)")
+
+
+def _described(error: BaseException) -> str:
     parts = [_describe_one(error)]
     cause = error.__cause__
     while cause is not None and len(parts) <= _CAUSES_MAX:

@@ -97,6 +97,13 @@ def decide_failure(error: BaseException, *, attempt: int, retry: RetryPolicy) ->
     SystemExit, KeyboardInterrupt and CancelledError.  A group of errors counts as one of these if all
     its errors do.  Whether attempts are left is decided by the database.  Never raises.
     """
+    try:
+        return _decided(error, attempt, retry)
+    except BaseException:  # noqa: BLE001 - its class may be user code too; the worker must live
+        return Retried(describe_error(error))
+
+
+def _decided(error: BaseException, attempt: int, retry: RetryPolicy) -> Outcome:
     leaves = _leaves(error)
     if _all_are(leaves, LeaseLost):
         return Lost()

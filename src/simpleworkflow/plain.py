@@ -129,7 +129,7 @@ class _Converter:
                 raise self.refuse(f"expected keys of str, got {_what(key)} {_short(key)}")
             key = self.text(key)  # noqa: PLW2901 - the exact str of a subclass
             self._path.append(key)
-            self._spend(1)
+            self._spend(5)  # "": 1 is the least, so that what yields one key for ever ends
             plain[key] = self.convert(item)
             self._path.pop()
         return plain

@@ -54,6 +54,7 @@ def is_one_clear_line(message: str) -> bool:
     return "\n" not in message and len(message) < 300 and bool(re.match(r"[a-z_, ]+: ", message))
 
 
+@pytest.mark.fault("Bad input", "plain SQL: a type that is no dotted name", "P11")
 @pytest.mark.parametrize("way", ["plain", "submit", "submit_many"])
 @pytest.mark.parametrize("type_", BAD_TYPES, ids=lambda type_: ascii(type_[:20]))
 def test_a_type_that_is_no_dotted_name_is_refused(module_db, way, type_):
@@ -114,6 +115,7 @@ BAD_VALUES = [
 ]
 
 
+@pytest.mark.fault("Bad input", "plain SQL: a value beyond the contract, inserted", "P11")
 @pytest.mark.parametrize(("column", "value", "word"), BAD_VALUES)
 def test_a_value_beyond_the_contract_is_refused_at_the_insert(module_db, column, value, word):
     type_ = a_type()
@@ -153,6 +155,7 @@ def test_a_value_beyond_the_contract_is_refused_at_the_update(module_db, column,
     assert row_of(module_db, run_id) == before
 
 
+@pytest.mark.fault("Bad input", "plain SQL: time stamps that would break a page", "P11")
 def test_an_update_cannot_change_time_stamps_that_would_break_a_page(module_db):
     run_id = a_run(module_db)
 
@@ -161,6 +164,7 @@ def test_an_update_cannot_change_time_stamps_that_would_break_a_page(module_db):
     assert column_of(module_db, run_id, "isfinite(updated_at)")
 
 
+@pytest.mark.fault("Bad input", "a SQL function with arguments that make no sense", "P11")
 @pytest.mark.parametrize(
     "call",
     [
@@ -197,6 +201,7 @@ def test_a_function_refuses_arguments_that_make_no_sense(db, call):
     assert count(db, "workflow_run") == 0
 
 
+@pytest.mark.fault("Bad input", "plain SQL: odd but valid JSON", "P11")
 @pytest.mark.parametrize(
     "payload",
     [
@@ -251,6 +256,7 @@ def test_the_ends_of_what_numbers_hold_are_accepted(db):
     assert count(db, "workflow_run") == 2
 
 
+@pytest.mark.fault("Bad input", "plain SQL: one bad row in a batch of 100", "P1, P11")
 def test_one_bad_row_in_a_batch_refuses_the_batch_and_names_the_reason(db):
     sqlstate, message = refusal(
         db,
@@ -262,6 +268,7 @@ def test_one_bad_row_in_a_batch_refuses_the_batch_and_names_the_reason(db):
     assert count(db, "workflow_run") == 0
 
 
+@pytest.mark.fault("Bad input", "plain SQL: a batch of 100,000 in one statement", "P1, P6")
 def test_a_batch_of_100_000_is_one_statement(db):
     db.execute(
         "select submit_many(array_fill('a.b'::text, array[100000]), array_fill('{}'::jsonb, array[100000]),"

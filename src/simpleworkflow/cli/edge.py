@@ -16,6 +16,8 @@ from simpleworkflow.cli.session import State
 from simpleworkflow.cli.text import one_line
 from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
 
+_LINE_CHARACTERS_MAX = 800
+
 
 def run_program(arguments: Sequence[str] | None) -> int:
     """Run one command and return its exit code; raise nothing."""
@@ -91,7 +93,10 @@ def _lower_first(text: str) -> str:
 
 
 def _line(message: str) -> str:
-    return f"wf: error: {one_line(message)}"
+    text = one_line(message)
+    if len(text) > _LINE_CHARACTERS_MAX:  # click repeats an argument whole; what to do stands at the end
+        text = f"{text[: _LINE_CHARACTERS_MAX - 200]} … {text[-200:]}"
+    return f"wf: error: {text}"
 
 
 def _open_missing_streams() -> None:

@@ -96,11 +96,15 @@ def describe(event: RunEvent) -> str:
     found = _WORDS.get(event.event_type, _other)
     try:
         return found(event.data)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return _other(event.data)
 
 
-def _other(data: Mapping[str, Any]) -> str:
+def _other(data: object) -> str:
+    if not isinstance(
+        data, Mapping
+    ):  # what Python cannot hold, such as a number of 5,000 digits, is shown as text
+        return _json(data)
     return ", ".join(f"{safe(name)} {_json(value)}" for name, value in data.items())
 
 
@@ -125,7 +129,8 @@ def _progress(data: Mapping[str, Any]) -> str:
     progress = data["progress"]
     if not isinstance(progress, Mapping) or not progress.keys() <= {"percent", "message"}:
         return _json(progress)
-    percent = f"{progress['percent']} %" if progress.get("percent") is not None else ""
+    # By the SQL function any JSON may stand there.
+    percent = f"{_json(progress['percent'])} %" if progress.get("percent") is not None else ""
     return "  ".join(part for part in (percent, one_line(progress.get("message") or "")) if part)
 
 
