@@ -21,7 +21,8 @@ from builders import Database, connect
 from simpleworkflow import embedded
 from simpleworkflow.cli import main
 from simpleworkflow.dburl import parse
-from simpleworkflow.migrate import grant_application, migrate
+from simpleworkflow.grants import grant_application
+from simpleworkflow.migrate import migrate
 
 
 @dataclass(frozen=True)

