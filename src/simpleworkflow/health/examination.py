@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from simpleworkflow.errors import SchemaMismatch
+from simpleworkflow.errors import NotPermitted, SchemaMismatch
 from simpleworkflow.health.finding import Finding
 from simpleworkflow.health.objects import missing_objects
 from simpleworkflow.migrate import SchemaState, read_state
@@ -108,6 +108,10 @@ def _schema_state(conn: psycopg.Connection[Any], schema: str) -> tuple[SchemaSta
         return None, [
             Finding("schema", "error", fact, "its functions may not be those that were tested", remedy)
         ]
+    except NotPermitted as error:
+        fact, _, remedy = str(error).partition("; ")
+        why = "which version the schema has is not known"
+        return None, [Finding("schema", "notice", f"could not be checked: {fact}", why, remedy)]
     except psycopg.Error as error:
         return None, [unanswered("schema", error)]
     problem = state.problem()
