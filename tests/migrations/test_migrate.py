@@ -49,6 +49,7 @@ def applied(conn: psycopg.Connection, schema: str) -> list[int]:
 # ── several at once, and deaths ────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.fault("Shutdown, deploys, migrations", "five migrations at once", "P1")
 @pytest.mark.parametrize("isolation", ["read committed", "serializable"])
 def test_of_five_that_migrate_at_once_each_migration_is_applied_by_one(server, schema, conn, isolation):
     start = threading.Barrier(5)
@@ -65,6 +66,7 @@ def test_of_five_that_migrate_at_once_each_migration_is_applied_by_one(server, s
     assert applied(conn, schema) == EVERY
 
 
+@pytest.mark.fault("Shutdown, deploys, migrations", "SIGKILL of a migration that waits in its middle", "P1")
 def test_a_migration_killed_in_its_middle_leaves_nothing_and_the_next_completes(server, schema, conn):
     # Given a process that waits inside the second migration, for a lock on the table,
     migrate(conn, schema, to=1)
@@ -89,6 +91,7 @@ def test_a_migration_killed_in_its_middle_leaves_nothing_and_the_next_completes(
     check_schema(conn, schema)
 
 
+@pytest.mark.fault("Shutdown, deploys, migrations", "a migration fails", "P1")
 def test_a_migration_that_fails_leaves_nothing_half_done(conn, schema, monkeypatch):
     migrate(conn, schema)
     broken = Migration(LATEST + 1, "broken", f"create table {schema}.half (); select 1/0", "x")
@@ -146,6 +149,7 @@ def test_an_older_schema_is_told_with_its_remedy(conn, schema):
         check_schema(conn, schema)
 
 
+@pytest.mark.fault("Shutdown, deploys, migrations", "migrating a schema that is newer", "P1")
 def test_a_newer_schema_is_refused_and_left_as_it_is(conn, schema):
     migrate(conn, schema, to=3)
     conn.execute("insert into workflow_migration (version, name, checksum) values (99, 'tomorrow', 'x')")
@@ -170,6 +174,7 @@ def test_a_migration_that_was_applied_from_another_text_is_refused_before_anythi
     assert applied(conn, schema) == [1, 2, 3]
 
 
+@pytest.mark.fault("Shutdown, deploys, migrations", "a migration under runs that are held", "P1, P3")
 def test_runs_survive_a_migration_from_every_version(conn, schema):
     migrate(conn, schema, to=3)
     done, held = a_run(conn, status="succeeded"), a_held_run(conn)
@@ -183,6 +188,9 @@ def test_runs_survive_a_migration_from_every_version(conn, schema):
 # ── beside work ────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.fault(
+    "Shutdown, deploys, migrations", "a migration needs the table while a long transaction is open", "P7"
+)
 def test_a_long_transaction_delays_the_migration_and_no_claim_for_two_seconds(
     server, schema, conn, monkeypatch
 ):

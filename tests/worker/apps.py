@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from simpleworkflow import Worker
-from simpleworkflow.worker import calling, execution
+from simpleworkflow.worker import calling, cpu, execution
 
 execution.OVERRUN_SECONDS = 0.3  # the tests wait for it
 ENVIRONMENT = os.environ
+cpu.READY_SECONDS_MAX = float(ENVIRONMENT.get("READY", "60"))
 calling.LEFT_PER_PLACE_MAX = int(ENVIRONMENT.get("LEFT_PER_PLACE", "10"))
 NOTES = os.open(ENVIRONMENT["NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -40,6 +41,8 @@ def note(what: str, run: Any = None) -> None:
 @worker.on_startup
 async def started() -> None:
     note("startup")
+    if seconds := ENVIRONMENT.get("STARTUP_HANGS"):
+        time.sleep(float(seconds))
     if message := ENVIRONMENT.get("STARTUP_ERROR"):
         raise ValueError(message)
 

@@ -7,13 +7,15 @@ import ctypes
 import os
 import resource
 import signal
-import sys
+import socket
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from apps import ENVIRONMENT, note, worker
+
+from simpleworkflow import LeaseLost
 
 
 def fork_and_return(run: Any) -> None:
@@ -104,12 +106,37 @@ def start_threads(run: Any) -> None:
     raise SystemExit("and leaves them")
 
 
+def leave_a_thread(run: Any) -> None:
+    def speak() -> None:
+        try:
+            while True:
+                run.heartbeat(5)
+                run.progress(1)
+        except LeaseLost:
+            note("left-thread-refused", run)
+
+    threading.Thread(target=speak).start()
+
+
+def compute(run: Any) -> None:
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        pass
+
+
+def talk(run: Any) -> None:
+    for percent in range(100):
+        run.progress(percent)
+        assert run.heartbeat(5) is True
+
+
 DEEDS = {
     deed.__name__: deed
     for deed in (
         *(fork_and_return, fork_and_speak, fork_and_stay, close_descriptors, close_output, change_place),
         *(ignore_signals, exhaust_memory, exhaust_descriptors, recur, overflow_the_stack, abort),
-        *(stop_the_loop, cancel_everybody, start_threads),
+        *(stop_the_loop, cancel_everybody, start_threads, leave_a_thread),
+        *(talk, compute),
     )
 }
 
@@ -154,5 +181,6 @@ if ENVIRONMENT.get("HANG_ONCE"):
         note("hangs")
         time.sleep(60)
 
-if ENVIRONMENT.get("ONLY_ONCE"):  # a module that cannot be imported by two processes at a time
-    os.mkfifo(ENVIRONMENT["ONLY_ONCE"]) if not Path(ENVIRONMENT["ONLY_ONCE"]).exists() else sys.exit(3)
+if ENVIRONMENT.get("ONLY_ONCE"):  # a module that cannot be there in two processes at a time
+    once = socket.socket(socket.AF_UNIX)
+    once.bind("\0" + ENVIRONMENT["ONLY_ONCE"])

@@ -22,6 +22,7 @@ from simpleworkflow.dburl import parse
 T = TypeVar("T")
 
 HERE = Path(__file__).parent
+WF = str(Path(sys.executable).with_name("wf"))
 TERMINAL = ("succeeded", "failed", "cancelled")
 _pause = threading.Event()  # never set: a pause between two looks
 
@@ -113,10 +114,10 @@ class Program:
         target: str = "apps:worker",
         options: Sequence[str] = (),
         is_script: bool = False,
+        wf: Sequence[str] = (WF,),
         **environment: str,
     ) -> None:
-        wf = str(Path(sys.executable).with_name("wf"))
-        command = [sys.executable, "apps.py"] if is_script else [wf, "worker", target, *options]
+        command = [sys.executable, "apps.py"] if is_script else [*wf, "worker", target, *options]
         self.log_path = folder / f"log-{len(list(folder.iterdir()))}"
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(

@@ -219,6 +219,7 @@ def test_attempts_end_with_the_handlers_budget_or_the_runs(
     assert column_of(module_db, run_id, "attempt") == attempts
 
 
+@pytest.mark.fault("Death, pause, leases", "a handler raises what ends programs", "P4, P11")
 @pytest.mark.parametrize("colour", ["sync", "async"])
 @pytest.mark.parametrize("name", RAISED)
 def test_whatever_a_handler_raises_is_a_failed_attempt_and_the_worker_lives(
@@ -233,6 +234,7 @@ def test_whatever_a_handler_raises_is_a_failed_attempt_and_the_worker_lives(
     assert working.thread.is_alive()
 
 
+@pytest.mark.fault("Death, pause, leases", "a handler raises an error whose message raises", "P11")
 def test_an_error_that_cannot_say_itself_is_a_failed_attempt(module_db: Database) -> None:
     run_id = submit(module_db, "unspeakable.v1")
 
@@ -244,6 +246,7 @@ def test_an_error_that_cannot_say_itself_is_a_failed_attempt(module_db: Database
 # ── time-outs ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.fault("Death, pause, leases", "an async handler past its time-out", "P4")
 def test_an_async_handler_past_its_time_out_is_cancelled(module_db: Database) -> None:
     run_id = submit(module_db, "slow.async.v1")
 
@@ -252,6 +255,7 @@ def test_an_async_handler_past_its_time_out_is_cancelled(module_db: Database) ->
     assert seen[run_id] == "cancelled"
 
 
+@pytest.mark.fault("Death, pause, leases", "a sync handler in a thread past its time-out", "P3, P4")
 def test_a_thread_past_its_time_out_is_fenced(module_db: Database) -> None:
     run_id = submit(module_db, "slow.thread.v1")
 
@@ -261,6 +265,9 @@ def test_a_thread_past_its_time_out_is_fenced(module_db: Database) -> None:
     assert isinstance(eventually(lambda: seen.get(run_id)), LeaseLost)
 
 
+@pytest.mark.fault(
+    "Death, pause, leases", "three times as many sync handlers as threads hang past their time-outs", "P1"
+)
 def test_threads_that_hang_past_their_time_out_do_not_stop_the_others(module_db: Database) -> None:
     type_ = "slow.thread.v1"
     before = count(module_db, "workflow_run", "type = %s and status = 'failed'", type_)
@@ -275,6 +282,7 @@ def test_threads_that_hang_past_their_time_out_do_not_stop_the_others(module_db:
 # ── processes ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.fault("Death, pause, leases", "in a handler's own process", "P4, P11")
 @pytest.mark.parametrize(
     ("do", "error"),
     [
@@ -297,6 +305,7 @@ def test_what_goes_wrong_in_a_process_fails_that_attempt_alone(
     assert column_of(module_db, after, "result")[2] != os.getpid()
 
 
+@pytest.mark.fault("Death, pause, leases", "a handler's own process dies, a fork of it holds its pipe", "P1")
 def test_a_process_that_died_is_noticed_though_its_fork_lives_on(module_db: Database) -> None:
     run_id = submit(module_db, "cpu.long.v1", {"do": "fork"})
 
@@ -318,6 +327,7 @@ def test_a_large_payload_reaches_a_process(module_db: Database) -> None:
     assert column_of(module_db, run_id, "result") == 900_000
 
 
+@pytest.mark.fault("Death, pause, leases", "a run is cancelled whose handler's own process hangs", "P8")
 def test_a_process_whose_run_is_cancelled_is_killed(module_db: Database) -> None:
     run_id = submit(module_db, "cpu.long.v1", {"do": "hang"})
     eventually(lambda: status_of(module_db, run_id) == "leased")

@@ -68,6 +68,9 @@ def test_a_whole_stopped_service_that_wakes_up_can_change_nothing(
         assert events_of(db, run_id) == ["created", "leased", "expired", "leased"]
 
 
+@pytest.mark.fault(
+    "Death, pause, leases", "handlers of a program block the loop, and hold the GIL, for three leases", "P3"
+)
 def test_the_heart_beside_a_program_keeps_leases_whatever_its_handlers_do(
     db: Database, database_url: str, tmp_path: Path
 ) -> None:
@@ -84,6 +87,7 @@ def test_the_heart_beside_a_program_keeps_leases_whatever_its_handlers_do(
     assert [events_of(db, run_id) for run_id in run_ids] == [["created", "leased", "succeeded"]] * 2
 
 
+@pytest.mark.fault("Death, pause, leases", "SIGKILL of the heart beside a program", "P3")
 def test_a_heart_that_was_killed_is_replaced_before_a_lease_ends(
     db: Database, database_url: str, tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def network(database_url: str) -> Iterator[Proxy]:
         yield network
 
 
+@pytest.mark.fault("Shutdown, deploys, migrations", "SIGTERM, idle", "P1")
 @pytest.mark.parametrize("is_script", KINDS)
 def test_an_idle_worker_stops_within_a_second_and_calls_its_hooks(
     is_script: bool, run_program: Callable[..., Program], tmp_path: Path
@@ -51,6 +52,7 @@ def test_an_idle_worker_stops_within_a_second_and_calls_its_hooks(
     assert "Traceback" not in program.log
 
 
+@pytest.mark.fault("Shutdown, deploys, migrations", "SIGTERM, with a short handler", "P2")
 @pytest.mark.parametrize(("is_script", "type_"), [(False, "app.sleep.v1"), (True, "app.thread.v1")])
 def test_a_handler_that_ends_within_the_grace_finishes(
     is_script: bool, type_: str, db: Database, run_program: Callable[..., Program], tmp_path: Path
@@ -67,6 +69,7 @@ def test_a_handler_that_ends_within_the_grace_finishes(
     assert status_of(db, later) == "pending"
 
 
+@pytest.mark.fault("Shutdown, deploys, migrations", "SIGTERM, with a handler longer than the grace", "P1, P7")
 @pytest.mark.parametrize(
     ("is_script", "type_"),
     [(False, "app.sleep.v1"), (False, "app.thread.v1"), (True, "app.thread.v1"), (True, "app.stubborn.v1")],
@@ -91,6 +94,7 @@ def test_a_handler_longer_than_the_grace_is_given_back_and_starts_elsewhere(
     other.process.kill()
 
 
+@pytest.mark.fault("Shutdown, deploys, migrations", "SIGTERM, then SIGINT", "P1")
 @pytest.mark.parametrize("is_script", KINDS)
 def test_a_second_signal_gives_back_at_once(
     is_script: bool, db: Database, run_program: Callable[..., Program], tmp_path: Path
@@ -108,6 +112,7 @@ def test_a_second_signal_gives_back_at_once(
     assert (status_of(db, run_id), column_of(db, run_id, "attempt")) == ("pending", 0)
 
 
+@pytest.mark.fault("Shutdown, deploys, migrations", "SIGTERM to all processes of a service", "P2")
 def test_a_signal_to_all_processes_of_a_service_is_one_request_to_stop(
     db: Database, run_program: Callable[..., Program], tmp_path: Path
 ) -> None:

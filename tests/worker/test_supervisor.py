@@ -43,6 +43,9 @@ def test_processes_says_how_many_workers_there_are(supervisor: Program) -> None:
     assert len(whole(supervisor)) == 2
 
 
+@pytest.mark.fault(
+    "Death, pause, leases", "SIGKILL of the process that holds a run, under a supervisor", "P1, P7"
+)
 def test_a_run_whose_process_was_killed_starts_again_within_a_second_or_so(
     supervisor: Program, module_db: Database, notes: Notes
 ) -> None:
@@ -60,6 +63,7 @@ def test_a_run_whose_process_was_killed_starts_again_within_a_second_or_so(
     assert seconds < 2, f"{seconds:.2f} s"  # 1 s on a quiet machine
 
 
+@pytest.mark.fault("Death, pause, leases", "a handler calls os._exit", "P1, P4")
 @pytest.mark.parametrize("code", [0, 1, 2, 4])
 def test_a_handler_that_exits_the_process_kills_only_its_own(
     supervisor: Program, module_db: Database, code: int
@@ -72,6 +76,7 @@ def test_a_handler_that_exits_the_process_kills_only_its_own(
     assert supervisor.process.poll() is None
 
 
+@pytest.mark.fault("Death, pause, leases", "a handler that segfaults, max_attempts 3", "P4")
 def test_a_handler_that_segfaults_ends_after_its_attempts_and_others_flow(
     supervisor: Program, module_db: Database, notes: Notes
 ) -> None:
@@ -86,6 +91,7 @@ def test_a_handler_that_segfaults_ends_after_its_attempts_and_others_flow(
     assert {ended(module_db, run_id) for run_id in others} == {"succeeded"}
 
 
+@pytest.mark.fault("Death, pause, leases", "an async handler blocks the loop past its time-out", "P4, P7")
 def test_a_blocked_loop_past_its_time_out_is_killed_and_replaced(
     supervisor: Program, module_db: Database
 ) -> None:
@@ -100,6 +106,9 @@ def test_a_blocked_loop_past_its_time_out_is_killed_and_replaced(
 # ── leases ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.fault(
+    "Death, pause, leases", "handlers block the loop, and hold the GIL, for three leases", "P3"
+)
 def test_handlers_that_nothing_can_interrupt_keep_their_leases_for_three_of_them(
     db: Database, database_url: str, tmp_path: Path
 ) -> None:
@@ -122,6 +131,9 @@ def refused(program: Program) -> tuple[int, list[str]]:
     return code, program.log.splitlines()
 
 
+@pytest.mark.fault(
+    "Shutdown, deploys, migrations", "a service is started with a target that names no worker", "P11"
+)
 @pytest.mark.parametrize("target", ["apps:nothing", "apps:missing", "no_such_module:worker"])
 def test_a_target_that_names_no_worker_ends_with_code_2_and_one_line(
     target: str, module_url: str, tmp_path: Path
@@ -147,6 +159,7 @@ def test_a_missing_schema_ends_with_code_4_and_one_line(module_url: str, tmp_pat
     assert "wf migrate" in lines[0]
 
 
+@pytest.mark.fault("Death, pause, leases", "a module that exits while it is imported, at every start", "P7")
 def test_a_module_that_crashes_is_started_again_ever_more_slowly(module_url: str, tmp_path: Path) -> None:
     with Program(module_url, tmp_path, CRASH="3") as program:
         Notes(tmp_path).wait("crash", count=4, seconds=20)
@@ -158,6 +171,7 @@ def test_a_module_that_crashes_is_started_again_ever_more_slowly(module_url: str
         assert monotonic() - stopped_at < 3
 
 
+@pytest.mark.fault("Death, pause, leases", "twelve children die in a row", "P7")
 def test_descriptors_and_dead_children_do_not_pile_up_over_restarts(module_url: str, tmp_path: Path) -> None:
     with Program(module_url, tmp_path, options=["--processes", "4"], CRASH="3") as program:
         Notes(tmp_path).wait("crash", count=4)
@@ -170,6 +184,7 @@ def test_descriptors_and_dead_children_do_not_pile_up_over_restarts(module_url: 
         assert len(children) <= 4
 
 
+@pytest.mark.fault("Shutdown, deploys, migrations", "a start-up hook raises, at every start", "P1")
 def test_a_startup_hook_that_fails_ends_the_worker_with_a_clear_line(module_url: str, tmp_path: Path) -> None:
     with Program(module_url, tmp_path, STARTUP_ERROR="no model file") as program:
         eventually(lambda: "the start-up hook started raised ValueError: no model file" in program.log)
@@ -187,6 +202,7 @@ def test_a_startup_hook_that_fails_ends_a_program_of_its_own(module_url: str, tm
 # ── the supervisor's own end ───────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.fault("Death, pause, leases", "SIGKILL of the supervisor alone", "P1, P3")
 @pytest.mark.parametrize("kind", ["sleep", "block"])
 def test_children_of_a_killed_supervisor_are_gone_within_2_seconds(
     kind: str, db: Database, database_url: str, tmp_path: Path

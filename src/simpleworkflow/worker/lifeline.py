@@ -20,9 +20,26 @@ from typing import Any
 
 from simpleworkflow.resolve import Database
 
-__all__ = ["BYE", "GO", "HURRY", "STOP", "Dependent", "describe_exit", "hear", "read_order", "watch_lifeline"]
+__all__ = [
+    "BYE",
+    "GO",
+    "HURRY",
+    "STOP",
+    "Dependent",
+    "describe_exit",
+    "hear",
+    "ignore_signals",
+    "read_order",
+    "watch_lifeline",
+]
 
 PARENT_CHECK_SECONDS = 0.5
+# Ctrl-C, the terminal's end and the end of a service reach all its processes; what becomes of these is for whoever
+# started them.  A child that is only starting holds nothing, and SIGTERM may end it.
+IGNORED = {
+    "child": {signal.SIGINT, signal.SIGHUP},
+    "heart": {signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT},
+}
 BYE = b"bye\n"
 HURRY = b"hurry\n"
 GO = b"go\n"
@@ -34,6 +51,8 @@ class Dependent:
 
     def __init__(self, role: str, order: Callable[[int], dict[str, Any]], fds: Sequence[int]) -> None:
         reading, self._writing = os.pipe()
+        # Blocked from its first moment on: it can ignore them only when it has imported what it needs.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED[role])
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "simpleworkflow.worker", role, str(reading), *map(str, fds)],
@@ -44,6 +63,7 @@ class Dependent:
             os.close(self._writing)
             raise
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(reading)
         # Written after the start, so that the order can hold the process id.
         with suppress(BrokenPipeError):
@@ -58,6 +78,13 @@ class Dependent:
         """Cut the lifeline."""
         with suppress(OSError):
             os.close(self._writing)
+
+
+def ignore_signals(role: str) -> None:
+    """Ignore what is not for a process of this role; what came while it started is forgotten."""
+    for number in IGNORED[role]:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED[role])
 
 
 def read_order(fd: int) -> dict[str, Any]:
