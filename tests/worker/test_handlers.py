@@ -225,6 +225,7 @@ def test_a_payload_that_does_not_fit_fails_without_retry_and_names_the_field(
     assert "cents" in error_of(module_db, run_id)
 
 
+@pytest.mark.fault("Concurrency", "one undecodable payload among 100 claimed", "P11")
 @pytest.mark.parametrize(
     "payload",
     ["1" + "0" * 400 + ".5", "1" * 5000, "[" * 3000 + "]" * 3000, "-1e99999"],
@@ -258,6 +259,7 @@ def test_a_payload_that_python_cannot_decode_fails_alone_among_a_hundred(
 # ── results ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.fault("Concurrency", "un-storable results among 100 finished together", "P11")
 def test_results_that_cannot_be_stored_fail_alone_among_a_hundred_without_retry(module_db: Database) -> None:
     type_ = a_type("unstorable")
     kinds = [*UNSTORABLE, *[""] * (100 - len(UNSTORABLE))]
