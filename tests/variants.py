@@ -8,6 +8,7 @@ The server is one of its own, and is gone at the end.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,4 +65,5 @@ def main(variant: str, *options: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # however it is told to stop, it stops its server
     sys.exit(main(*sys.argv[1:]))
