@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import psycopg
 from psycopg import IsolationLevel, sql
+from psycopg.adapt import Dumper
 from psycopg.pq import TransactionStatus
 
 __all__ = ["Session"]
@@ -44,6 +45,7 @@ class Session:
             conn.prepare_threshold = None
             conn.isolation_level = IsolationLevel.READ_COMMITTED
             conn.cursor_factory = self._cursor_class(_Cursor, conn)
+            conn.adapters.register_dumper(int, _QuotedInt)
         else:
             conn.execute(self._for_session(conn))
 
@@ -53,6 +55,7 @@ class Session:
             conn.prepare_threshold = None
             await conn.set_isolation_level(IsolationLevel.READ_COMMITTED)
             conn.cursor_factory = self._cursor_class(_AsyncCursor, conn)
+            conn.adapters.register_dumper(int, _QuotedInt)
         else:
             await conn.execute(self._for_session(conn))
 
@@ -73,6 +76,13 @@ class Session:
         settings = [f"set transaction isolation level {READ_COMMITTED}"]
         settings += [f"set local {name} = '{value}'" for name, value in self._limits(conn).items()]
         return type(base.__name__, (base,), {"preamble": "; ".join([*settings, ""]).encode()})
+
+
+class _QuotedInt(Dumper):
+    """Write a number as ``'-5'``: in ``-2147483648::int`` the cast comes first, and its number is out of range."""
+
+    def dump(self, obj: int) -> bytes:
+        return str(obj).encode()
 
 
 class _Cursor(psycopg.ClientCursor[Any]):

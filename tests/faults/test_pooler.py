@@ -63,11 +63,13 @@ def test_the_sync_clients_verbs_work(url: str, db: Database) -> None:
         first = client.submit(TYPE, {"text": 'it\'s 100 % \\ "quoted"'}, idempotency_key="one")
         again = client.submit(TYPE, idempotency_key="one")
         later = client.submit(TYPE, delay=600)
+        first_of_all = client.submit(TYPE, priority=-(2**31))
         many = client.submit_many([NewRun(type=TYPE, payload={"number": number}) for number in range(2500)])
 
         assert (first.created, again.created, again.id) == (True, False, first.id)
         assert first.wait(timeout=10).status == "succeeded"
         assert client.get(first.id).payload == {"text": 'it\'s 100 % \\ "quoted"'}
+        assert client.get(first_of_all.id).priority == -(2**31)
         assert client.cancel(later.id)
         assert client.reopen(later.id)
         assert client.cancel(later.id, reason="it's over")
@@ -81,7 +83,7 @@ def test_the_sync_clients_verbs_work(url: str, db: Database) -> None:
         assert len(client.list(limit=7).runs) == 7
         drained(db)
 
-    assert count(db, "workflow_run", "status = 'succeeded'") == 2501
+    assert count(db, "workflow_run", "status = 'succeeded'") == 2502
 
 
 @pytest.mark.fault(SECTION, "PgBouncer in transaction mode: the verbs of the async client", "P1, P9")
