@@ -28,6 +28,8 @@ from simpleworkflow.dburl import parse  # noqa: E402
 BY_SESSION = (
     "test_a_run_that_is_cancelled_while_it_waits_for_a_thread_is_not_executed",
     "test_a_cancelled_run_is_told_to_its_handler_whose_answer_then_counts_for_nothing",
+    "test_an_async_handler_that_asked_first_is_cancelled_all_the_same",
+    "test_a_handler_longer_than_the_grace_is_given_back_and_starts_elsewhere",
     "test_a_client_that_nobody_closed_leaves_neither_warning_nor_session",
 )
 TESTS = {
