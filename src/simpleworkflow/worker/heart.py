@@ -45,12 +45,15 @@ class Watched:
 
 
 class Heart:
-    """Beats for the worker processes it watches, every third of their shortest lease."""
+    """Beats for the worker processes it watches, every third of their shortest lease.
 
-    def __init__(self, database: Database) -> None:
+    ``is_beside``: it belongs to a program whose worker says itself when the database is away.
+    """
+
+    def __init__(self, database: Database, *, is_beside: bool = False) -> None:
         self.watched: list[Watched] = []
         self._schema = database.schema
-        self._link = Link(database, Outage(), deadline_seconds=DEADLINE_SECONDS_MAX)
+        self._link = Link(database, Outage(is_silent=is_beside), deadline_seconds=DEADLINE_SECONDS_MAX)
 
     async def run(self) -> None:
         """Beat until cancelled."""
@@ -174,7 +177,7 @@ class HeartProcess:
 async def beat_beside(lifeline: int, table_fd: int) -> None:
     """Be the heart of the program at the other end of the lifeline, until it is gone."""
     order = read_order(lifeline)
-    heart = Heart(Database(**order["database"]))
+    heart = Heart(Database(**order["database"]), is_beside=True)
     heart.watched.append(Watched(order["worker_id"], order["pid"], SlotTable(table_fd)))
     beating = asyncio.create_task(heart.run())
     said_bye = await watch_lifeline(lifeline)

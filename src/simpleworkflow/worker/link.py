@@ -42,9 +42,11 @@ class Outage:
     """Says once that the database is away, and once that it is back, for all links of a process.
 
     One link that fails while others have answers is one outage too: they do not end it at every turn.
+    ``is_silent``: another process of the same program says it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_silent: bool = False) -> None:
+        self._is_silent = is_silent
         self._is_out = False
         self._out: set[Link] = set()
 
@@ -57,7 +59,8 @@ class Outage:
         """Log the first error of an outage."""
         if not self._is_out and link not in self._out:
             self._is_out = True
-            logger.warning("the database is away; trying again: %s", error)
+            if not self._is_silent:
+                logger.warning("the database is away; trying again: %s", error)
         self._out.add(link)
 
     def ended(self, link: Link) -> None:
@@ -66,7 +69,8 @@ class Outage:
             self._out.remove(link)
             if self._is_out:
                 self._is_out = False
-                logger.warning("the database is back")
+                if not self._is_silent:
+                    logger.warning("the database is back")
 
 
 def _reason(error: BaseException) -> str:
