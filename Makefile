@@ -14,7 +14,7 @@ demo: $(VENV)/.installed  ## watch real runs recorded, claimed, retried, cancell
 	@$(BIN)/wf demo
 
 test: $(VENV)/.installed-dev  ## run the tests on a real PostgreSQL (embedded, or DATABASE_URL)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
 
 kills: $(VENV)/.installed-dev  ## 20,000 runs, 8 workers, one SIGKILL a second; about a minute
 	@KILLS_RUNS=20000 KILLS_COUNT=30 KILLS_PROCESSES=8 KILLS_CONCURRENCY=16 $(BIN)/python -m pytest -s tests/kills
@@ -23,7 +23,7 @@ chaos: $(VENV)/.installed-dev  ## all faults at random under load, then an audit
 	@CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(or $(MINUTES),2) CHAOS_PLAN=$(abspath $(PLAN)) $(BIN)/python -m pytest -s tests/chaos
 
 faults: $(VENV)/.installed-dev  ## inject every fault, and write docs/operating/fault-matrix.md
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m fault --fault-matrix=docs/operating/fault-matrix.md $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup -m fault --fault-matrix=docs/operating/fault-matrix.md $(ARGS)
 
 test-postgres: $(VENV)/.installed-dev  ## the SQL and migration tests on PostgreSQL 14 to 18 (MAJORS="14 18" for some)
 	@$(BIN)/python tests/postgres_matrix.py $(MAJORS)

@@ -27,15 +27,18 @@ from simpleworkflow.migrate import migrate
 
 pytest_plugins = ["matrix"]
 
-# Tests that start, kill and time programs: one after the other, while another process runs all the rest.
-PROGRAMS = frozenset({"chaos", "cli", "embedded", "faults", "kills", "worker"})
+# Tests that start, kill and time programs: in two rows, each one after the other, while a third test process runs
+# all the rest.
+PROGRAMS = frozenset({"cli", "embedded", "kills", "worker"})
+FAULTS = frozenset({"chaos", "faults"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of programs in one of the two test processes (see the Makefile)."""
+    """Give the tests of programs to two of the three test processes (see the Makefile)."""
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group("programs" if folder in PROGRAMS else folder))
+        group = "programs" if folder in PROGRAMS else "faults" if folder in FAULTS else folder
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @dataclass(frozen=True)

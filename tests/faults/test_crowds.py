@@ -100,6 +100,7 @@ def test_two_thousand_waiters_return_within_a_second_of_the_end(db: Database, da
 
     seconds, sessions = asyncio.run(_wait_in_a_crowd(db, database_url, run_id, lambda: finish(db, held)))
 
+    print(f"{seconds:.2f} s")
     assert seconds < 1.0, f"{seconds:.2f} s"
     assert sessions <= 100  # also those of others, on a server that is shared
 

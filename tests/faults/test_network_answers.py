@@ -208,6 +208,8 @@ def test_a_claim_whose_answer_was_lost_comes_back_by_expiry(
     type_ = a_type()
     begun = start(type_)
     lost = proxy.swallow(r"\.exchange\(", saying=type_, then=then)
+    # A claim that was sent before is not the one, and shall not find the run.
+    proxy.wait_for(r"\.exchange\(", count=proxy.count(r"\.exchange\(") + 3)
 
     run_id = submit(db, type_)
 

@@ -19,7 +19,7 @@ from simpleworkflow.worker.engine import Engine
 from simpleworkflow.worker.handlers import Handlers
 from simpleworkflow.worker.heart import Heart, HeartProcess, Watched
 from simpleworkflow.worker.options import HandlerOptions, WorkerOptions
-from simpleworkflow.worker.slots import SlotTable, Verdict
+from simpleworkflow.worker.slots import SlotTable
 
 NOWHERE = Database(conninfo="", schema="none", shown="", portable="", is_embedded=False, is_pooled=False)
 RUN_ID = "00000000-0000-7000-8000-000000000001"
@@ -57,14 +57,11 @@ async def _hear_of_an_earlier_attempt() -> None:
     await asyncio.wait_for(started.wait(), 2)
     (execution,) = engine._by_id.values()
 
-    engine.cancelled(RUN_ID, 0)
-    was_told = execution.found
-    engine.cancelled(RUN_ID, 1)
+    found = [engine.find(RUN_ID, token) for token in (0, 1)]
 
     working.cancel()
     await asyncio.wait([working])
-    assert was_told is None
-    assert execution.found is Verdict.CANCELLED
+    assert found == [None, execution]
 
 
 def test_a_link_that_cannot_connect_does_not_keep_the_other_from_claiming() -> None:
