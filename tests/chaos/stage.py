@@ -256,9 +256,12 @@ def log_problems(ground: Field) -> list[str]:
     problems = []
     for party in ground.parties:
         text = party.log
-        if text.count("Traceback") > (text.count(OF_LIBFAKETIME) if party.clock else 0):
-            where = text.index("Traceback")
-            problems.append(f"{party.name} has a traceback: ...{text[where : where + 3000]}")
+        _, *tracebacks = text.split("Traceback (most recent call last):")
+        problems += [
+            f"{party.name} has a traceback: ...{traceback[:3000]}"
+            for traceback in tracebacks
+            if not (party.clock and OF_LIBFAKETIME in traceback)
+        ]
         problems += [f"{party.name} says a secret" for secret in ground.server.secrets if secret in text]
         problems += _told_twice(party)
     return problems

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import sys
 import threading
-import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -90,7 +90,8 @@ def _follow_supervisor(lifeline: int, process: WorkerProcess) -> asyncio.Event:
                 loop.call_soon_threadsafe(process.hurry)
         logger.error("the supervisor is gone; giving all runs back")
         loop.call_soon_threadsafe(process.hurry)
-        time.sleep(ORPHAN_SECONDS)
+        # Not time.sleep(): it waits for a point in time, and raises where a clock is shifted under it.
+        select.select([], [], [], ORPHAN_SECONDS)
         os._exit(1)
 
     threading.Thread(target=follow, name="lifeline", daemon=True).start()
