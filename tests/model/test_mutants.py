@@ -11,9 +11,10 @@ from model.mutants import MUTANTS, plant
 from sql import racing
 from sql.interleaving import Session
 
-# Enough for the latest of them to be found, with a seed of its own so that changing the other leaves it alone.
+# Enough for the latest of them to be found, with seeds of its own so that changing the other leaves it alone.  More
+# than one: what a step finds due depends on how fast the machine is, so a seed does not always play the same.
 EXAMPLES = 150
-SEED = 1
+SEEDS = (1, 2, 3, 4)
 # Those that the design names die within seconds; MODEL_MUTANTS=all tries all of them, some minutes.
 NAMED = (
     "finish without a look at the token",
@@ -42,7 +43,8 @@ def test_a_guard_that_is_gone_is_missed_by_the_oracle(db, name):
     plant(db, MUTANTS[name])
 
     with pytest.raises(BaseException) as found:  # noqa: PT011 - also PostgreSQL's own checks may find it
-        run_machine(db, examples=EXAMPLES, seed=SEED, is_shrunk=False)
+        for seed in SEEDS:
+            run_machine(db, examples=EXAMPLES, seed=seed, is_shrunk=False)
 
     assert not isinstance(found.value, KeyboardInterrupt)
 
