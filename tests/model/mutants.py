@@ -43,8 +43,8 @@ MUTANTS = {
     "claim leaves the token": Mutant("claim", "run.fencing_token + 1", "run.fencing_token"),
     "claim does not count": Mutant("claim", "attempt = run.attempt + 1", "attempt = run.attempt"),
     "claim of the hidden": Mutant("lock_due_runs", "run.deleted_at is null", "true"),
-    "claim of what is not due": Mutant("lock_due_runs", "run.run_at <= p_now", "true"),
-    "claim without a look at the switches": Mutant("lock_due_runs", "where not is_enabled", "where false"),
+    "claim of what is not due": Mutant("lock_in_lanes", "run.run_at <= p_now", "true"),
+    "claim without a look at the switches": Mutant("disabled_types", "where not is_enabled", "where false"),
     "claim of a suspect with others": Mutant("lock_due_runs", "not run.is_suspect", "true"),
     "a crash costs no attempt": Mutant("expire", "crashes = ", "attempt = run.attempt - 1, crashes = "),
     "expire before the lease has lapsed": Mutant(
@@ -73,7 +73,7 @@ MUTANTS = {
         "submit", "return query select v_id, false", "return query select v_id, true"
     ),
     # What one session cannot show.
-    "claim without a lock": Mutant("lock_due_runs", LOCK, "", ("claim", "claim"), "a_pending_run"),
+    "claim without a lock": Mutant("lock_in_lanes", LOCK, "", ("claim", "claim"), "a_pending_run"),
     "expire by id, without looking again": Mutant("expire", LOCK, "", ("succeed", "expire")),
     "prune without a lock": Mutant(
         "prune", "for update of run skip locked", "", ("reopen", "prune"), "a_failed_run"

@@ -2,6 +2,13 @@
 
 CREATE SCHEMA workflow;
 
+CREATE TYPE workflow.lane AS (
+	type text COLLATE pg_catalog."C",
+	priority integer,
+	run_at timestamp with time zone,
+	id uuid
+);
+
 CREATE FUNCTION workflow.audit_cancel() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -131,7 +138,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer DEFAULT 1, p_lease_seconds double precision DEFAULT 30, p_held integer DEFAULT 0) RETURNS TABLE(id uuid, type text, payload jsonb, attempt integer, max_attempts integer, fencing_token bigint, created_at timestamp with time zone, is_suspect boolean, next_due_at timestamp with time zone)
+CREATE FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer DEFAULT 1, p_lease_seconds double precision DEFAULT 30, p_held integer DEFAULT 0, p_lanes text DEFAULT NULL::text, p_look boolean DEFAULT true) RETURNS TABLE(id uuid, type text, payload jsonb, attempt integer, max_attempts integer, fencing_token bigint, created_at timestamp with time zone, is_suspect boolean, next_due_at timestamp with time zone, lanes text, look_seconds double precision)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -145,7 +152,11 @@ CREATE FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer
 declare
   v_now timestamptz := clock_timestamp();
   v_ids uuid[];
+  v_known workflow.lane[] := p_lanes;
+  v_lanes workflow.lane[] := v_known;
   v_next_due_at timestamptz;
+  v_look_seconds double precision;
+  v_disabled text[];
   v_suspect uuid;
 begin
   if (p_lease_seconds > 0 and p_lease_seconds <= 31536000) is not true then
@@ -163,18 +174,41 @@ begin
     v_suspect := workflow.lock_due_suspect(p_patterns, v_now);
   elsif random() < 0.05 and workflow.has_suspect_waiting(p_patterns, v_now) then
     return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                        null::timestamptz, true, null::timestamptz;
+                        null::timestamptz, true, null::timestamptz, null::text, null::double precision;
     return;
   end if;
   if v_suspect is not null then
     v_ids := array[v_suspect];
+  elsif not p_look and p_lanes is not null then
+    v_disabled := workflow.disabled_types();
+    if v_disabled is not null then
+      v_lanes := array(select row(lane.type, lane.priority, lane.run_at, lane.id)::workflow.lane
+                         from unnest(v_lanes) with ordinality as lane (type, priority, run_at, id, position)
+                        where not workflow.is_disabled(lane.type, v_disabled)
+                        order by lane.position);
+    end if;
+    select locked.ids, locked.lanes into v_ids, v_lanes from workflow.lock_in_lanes(v_lanes, p_limit, v_now) as locked;
   else
-    select ids, lock_due_runs.next_due_at into v_ids, v_next_due_at
-      from workflow.lock_due_runs(p_patterns, p_limit, v_now);
+    select locked.ids, locked.lanes, locked.next_due_at into v_ids, v_lanes, v_next_due_at
+      from workflow.lock_due_runs(p_patterns, p_limit, v_now) as locked;
+    v_look_seconds := extract(epoch from clock_timestamp() - v_now);
+    -- Where nothing was found, something may come next.
+    v_lanes := v_lanes || array(
+      select row(known.type, known.priority, known.run_at, known.id)::workflow.lane
+        from unnest(v_known) as known
+       where not exists (select from unnest(v_lanes) as lane
+                          where lane.type = known.type and lane.priority = known.priority)
+       limit 16);
+  end if;
+  if p_lanes is not null and v_suspect is null then
+    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
+                        null::timestamptz, false, case when cardinality(v_ids) = 0 then v_next_due_at end,
+                        v_lanes::text, v_look_seconds;
+  elsif cardinality(v_ids) = 0 then
+    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
+                        null::timestamptz, false, v_next_due_at, null::text, null::double precision;
   end if;
   if cardinality(v_ids) = 0 then
-    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                        null::timestamptz, false, v_next_due_at;
     return;
   end if;
   perform set_config('workflow.transition', 'claim', true), set_config('workflow.actor', p_worker, true);
@@ -188,9 +222,10 @@ begin
     returning run.id, run.type, run.payload, run.attempt, run.max_attempts, run.fencing_token,
               run.created_at, run.is_suspect, run.priority, run.run_at)
   select claimed.id, claimed.type::text, claimed.payload, claimed.attempt, claimed.max_attempts,
-         claimed.fencing_token, claimed.created_at, claimed.is_suspect, null::timestamptz
+         claimed.fencing_token, claimed.created_at, claimed.is_suspect, null::timestamptz, null::text,
+         null::double precision
     from claimed
-   order by claimed.priority, claimed.run_at;
+   order by claimed.priority, claimed.run_at, claimed.id;
   perform set_config('workflow.transition', '', true);
 end
 $$;
@@ -215,6 +250,15 @@ CREATE FUNCTION workflow.default_backoff_seconds(p_attempt integer) RETURNS doub
     LANGUAGE sql PARALLEL SAFE
     RETURN LEAST((21600)::double precision, ((((60.0 * (p_attempt)::numeric) * (p_attempt)::numeric))::double precision * ((0.9)::double precision + ((0.2)::double precision * random()))));
 
+CREATE FUNCTION workflow.disabled_types() RETURNS text[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return (select array_agg(workflow_name) from workflow.workflow_registry where not is_enabled);
+end
+$$;
+
 CREATE FUNCTION workflow.ended_runs(p_ids uuid[]) RETURNS TABLE(id uuid, status text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -224,7 +268,7 @@ CREATE FUNCTION workflow.ended_runs(p_ids uuid[]) RETURNS TABLE(id uuid, status 
    where run.id = any (p_ids) and run.status in ('succeeded', 'failed', 'cancelled')
 $$;
 
-CREATE FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer DEFAULT 0) RETURNS TABLE(id uuid, type text, payload jsonb, attempt integer, max_attempts integer, fencing_token bigint, created_at timestamp with time zone, is_suspect boolean, next_due_at timestamp with time zone, refused uuid[])
+CREATE FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer DEFAULT 0, p_lanes text DEFAULT NULL::text, p_look boolean DEFAULT true) RETURNS TABLE(id uuid, type text, payload jsonb, attempt integer, max_attempts integer, fencing_token bigint, created_at timestamp with time zone, is_suspect boolean, next_due_at timestamp with time zone, lanes text, look_seconds double precision, refused uuid[])
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -237,15 +281,16 @@ begin
                                            p_delays_seconds));
     if cardinality(v_done) < cardinality(p_ids) then
       return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                          null::timestamptz, null::boolean, null::timestamptz,
+                          null::timestamptz, null::boolean, null::timestamptz, null::text, null::double precision,
                           array(select unnest(p_ids) except select unnest(v_done));
     end if;
   end if;
   if p_limit > 0 then
     return query
     select claimed.id, claimed.type, claimed.payload, claimed.attempt, claimed.max_attempts,
-           claimed.fencing_token, claimed.created_at, claimed.is_suspect, claimed.next_due_at, null::uuid[]
-      from workflow.claim(p_worker, p_patterns, p_limit, p_lease_seconds, p_held) as claimed;
+           claimed.fencing_token, claimed.created_at, claimed.is_suspect, claimed.next_due_at, claimed.lanes,
+           claimed.look_seconds, null::uuid[]
+      from workflow.claim(p_worker, p_patterns, p_limit, p_lease_seconds, p_held, p_lanes, p_look) as claimed;
   end if;
 end
 $$;
@@ -597,6 +642,10 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.is_disabled(p_type text, p_disabled text[]) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (EXISTS (SELECT FROM unnest(is_disabled.p_disabled) name(name) WHERE ((name.name = is_disabled.p_type) OR ((name.name ~~ '%\%'::text) AND starts_with(is_disabled.p_type, "left"(name.name, '-1'::integer))))));
+
 CREATE TABLE workflow.workflow_event (
     id bigint NOT NULL,
     workflow_id uuid NOT NULL,
@@ -642,7 +691,7 @@ begin
 end
 $_$;
 
-CREATE FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT next_due_at timestamp with time zone) RETURNS record
+CREATE FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT lanes workflow.lane[], OUT next_due_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -653,23 +702,18 @@ CREATE FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now
     AS $$
 #variable_conflict use_column
 declare
-  v_disabled text[];
+  c_before_all constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_disabled text[] := workflow.disabled_types();
   v_range record;
   v_from text collate "C" := '';
-  v_head record;
-  v_types text[] := '{}';
-  v_priorities int[] := '{}';
-  v_due timestamptz[] := '{}';
+  v_head workflow.lane;
+  v_heads workflow.lane[] := '{}';
+  v_due workflow.lane[];
   v_priority int;
-  v_lane record;
-  v_share int;
-  v_lanes_left int;
-  v_locked uuid[];
-  v_full text[];
-  v_type text;
+  v_locked record;
 begin
   ids := '{}';
-  select array_agg(workflow_name) into v_disabled from workflow.workflow_registry where not is_enabled;
+  lanes := '{}';
 
   -- The best lane of each type.  Every character of a type sorts above '!' and below '~'.
   for v_range in
@@ -679,7 +723,7 @@ begin
   loop
     v_from := greatest(v_from, v_range.low);
     loop
-      select run.type, run.priority, run.run_at into v_head
+      select run.type, run.priority, run.run_at, c_before_all into v_head
         from workflow.workflow_run as run
        where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
          and run.type >= v_from and run.type < v_range.high
@@ -687,95 +731,67 @@ begin
        limit 1;
       exit when not found;
       v_from := v_head.type || '!';
-      if v_disabled is null or not exists (
-        select from unnest(v_disabled) as name
-         where name = v_head.type or name like '%\%' and starts_with(v_head.type, left(name, -1)))
-      then
-        v_types := v_types || v_head.type;
-        v_priorities := v_priorities || v_head.priority;
-        v_due := v_due || v_head.run_at;
+      if v_disabled is null or not workflow.is_disabled(v_head.type, v_disabled) then
+        v_heads := v_heads || v_head;
       end if;
     end loop;
   end loop;
 
-  while cardinality(v_types) > 0 and cardinality(ids) < p_limit loop
-    select min(priority) into v_priority from unnest(v_priorities) as priority;
-    select count(*) into v_lanes_left
-      from unnest(v_priorities, v_due) as head (priority, due)
-     where head.priority = v_priority and head.due <= p_now;
-    v_full := '{}';
-    for v_lane in
-      select head.type, head.due, head.position
-        from unnest(v_types, v_priorities, v_due) with ordinality as head (type, priority, due, position)
-       where head.priority = v_priority
-       order by head.due
-    loop
-      if v_lane.due > p_now then
-        next_due_at := least(next_due_at, v_lane.due);
-      elsif cardinality(ids) < p_limit then
-        v_share := ceil((p_limit - cardinality(ids))::numeric / v_lanes_left);
-        v_lanes_left := v_lanes_left - 1;
-        v_locked := array(
-          select run.id
-            from workflow.workflow_run as run
-           where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
-             and run.type = v_lane.type and run.priority = v_priority and run.run_at <= p_now
-           order by run.run_at
-           limit v_share
-             for update skip locked);
-        ids := ids || v_locked;
-        if cardinality(v_locked) = v_share then
-          v_full := v_full || v_lane.type;
-        end if;
-      end if;
-    end loop;
-
-    -- What the others of this priority left is for those that have more.
-    if cardinality(v_types) > 1 then
-      foreach v_type in array v_full loop
-        exit when cardinality(ids) >= p_limit;
-        ids := ids || array(
-          select run.id
-            from workflow.workflow_run as run
-           where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
-             and run.type = v_type and run.priority = v_priority and run.run_at <= p_now
-             and run.id <> all (ids)   -- our own locks are not skipped
-           order by run.run_at
-           limit p_limit - cardinality(ids)
-             for update skip locked);
-      end loop;
+  -- A few lanes more than this batch needs, for the next ones.
+  while cardinality(v_heads) > 0 and (cardinality(ids) < p_limit or cardinality(lanes) < 32) loop
+    select min(head.priority) into v_priority from unnest(v_heads) as head;
+    -- Who has waited longest first.  But where a tenth of a batch is more than one run, ten that have many would keep
+    -- the others waiting: then by chance.
+    select array_agg(row(head.type, head.priority, head.run_at, head.id)::workflow.lane
+                     order by case when head.due_count > 10 and p_limit >= 20 then random() end, head.run_at)
+             filter (where head.run_at <= p_now),
+           least(next_due_at, min(head.run_at) filter (where head.run_at > p_now))
+      into v_due, next_due_at
+      from (select head.type, head.priority, head.run_at, head.id,
+                   count(*) filter (where head.run_at <= p_now) over () as due_count
+              from unnest(v_heads) as head
+             where head.priority = v_priority) as head;
+    if v_due is null then
+      null;
+    elsif cardinality(ids) < p_limit then
+      select * into v_locked from workflow.lock_in_lanes(v_due, p_limit - cardinality(ids), p_now);
+      ids := ids || v_locked.ids;
+      lanes := lanes || v_locked.lanes;
+    else
+      lanes := lanes || v_due;
     end if;
-    exit when cardinality(ids) >= p_limit;
 
-    -- The next lane of each type that had this priority; where a lane had rows due later, they count above.
-    for i in reverse cardinality(v_types)..1 loop
-      if v_priorities[i] = v_priority then
-        if v_due[i] <= p_now and cardinality(ids) = 0 then
-          select run.run_at into v_head
-            from workflow.workflow_run as run
-           where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
-             and run.type = v_types[i] and run.priority = v_priority and run.run_at > p_now
-           order by run.run_at
-           limit 1;
-          next_due_at := least(next_due_at, v_head.run_at);
-        end if;
-        select run.priority, run.run_at into v_head
-          from workflow.workflow_run as run
-         where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
-           and run.type = v_types[i] and run.priority > v_priority
-         order by run.priority, run.run_at
-         limit 1;
-        if found then
-          v_priorities[i] := v_head.priority;
-          v_due[i] := v_head.run_at;
-        else
-          v_types := v_types[:i - 1] || v_types[i + 1:];
-          v_priorities := v_priorities[:i - 1] || v_priorities[i + 1:];
-          v_due := v_due[:i - 1] || v_due[i + 1:];
-        end if;
-      end if;
-    end loop;
+    -- All that was due there is locked by others: the next that they have not.
+    if cardinality(ids) = 0 and v_due is not null then
+      select least(next_due_at, min(later.run_at)) into next_due_at
+        from unnest(v_due) as lane
+       cross join lateral (
+             select run.run_at
+               from workflow.workflow_run as run
+              where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+                and run.type = lane.type and run.priority = lane.priority and run.run_at > p_now
+              order by run.run_at
+              limit 1) as later;
+    end if;
+
+    -- The next lane of each type that had this priority.
+    v_heads := array(
+      select row(head.type, head.priority, head.run_at, head.id)::workflow.lane
+        from unnest(v_heads) as head
+       where head.priority > v_priority
+       union all
+      select row(following.type, following.priority, following.run_at, c_before_all)::workflow.lane
+        from unnest(v_heads) as head
+       cross join lateral (
+             select run.type, run.priority, run.run_at
+               from workflow.workflow_run as run
+              where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+                and run.type = head.type and run.priority > head.priority
+              order by run.priority, run.run_at
+              limit 1) as following
+       where head.priority = v_priority);
   end loop;
+  lanes := lanes[:256];
 end
 $$;
 
@@ -805,6 +821,69 @@ begin
      order by run.run_at
      limit 1
        for update skip locked);
+end
+$$;
+
+CREATE FUNCTION workflow.lock_in_lanes(p_lanes workflow.lane[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT lanes workflow.lane[]) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'on'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  v_queue workflow.lane[];
+  v_lane workflow.lane;
+  v_empty workflow.lane[];
+  v_empty_left int := 16;
+  v_count int;
+  v_next int;
+  v_share int;
+  v_locked uuid[];
+  v_last timestamptz;
+begin
+  ids := '{}';
+  lanes := '{}';
+  for v_queue in
+    select array_agg(row(lane.type, lane.priority, lane.run_at, lane.id)::workflow.lane order by lane.position)
+      from unnest(p_lanes) with ordinality as lane (type, priority, run_at, id, position)
+     group by lane.priority
+     order by lane.priority
+  loop
+    v_count := cardinality(v_queue);
+    v_next := 1;
+    v_empty := '{}';
+    while v_next <= cardinality(v_queue) and cardinality(ids) < p_limit loop
+      v_lane := v_queue[v_next];
+      v_share := ceil((p_limit - cardinality(ids))::numeric / greatest(1, v_count - v_next + 1));
+      v_share := least(p_limit - cardinality(ids), greatest(v_share, p_limit / 10));
+      v_next := v_next + 1;
+      select coalesce(array_agg(locked.id), '{}'), max(locked.run_at) into v_locked, v_last
+        from (select run.id, run.run_at
+                from workflow.workflow_run as run
+               where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+                 and run.type = v_lane.type and run.priority = v_lane.priority and run.run_at <= p_now
+                 and (run.run_at, run.id) > (v_lane.run_at, v_lane.id)
+               order by run.run_at, run.id
+               limit v_share
+                 for update skip locked) as locked;
+      if v_last is not null then
+        ids := ids || v_locked;
+        v_lane.run_at := v_last;
+        v_lane.id := v_locked[cardinality(v_locked)];
+      end if;
+      if cardinality(v_locked) = v_share then
+        v_queue := v_queue || v_lane;
+      elsif v_empty_left > 0 then
+        v_empty := v_empty || v_lane;
+        v_empty_left := v_empty_left - 1;
+      end if;
+    end loop;
+    lanes := lanes || v_queue[v_next:] || v_empty;
+  end loop;
 end
 $$;
 
@@ -1371,7 +1450,7 @@ CREATE INDEX workflow_run_ended ON workflow.workflow_run USING btree (finished_a
 
 CREATE INDEX workflow_run_failed ON workflow.workflow_run USING btree (id) WHERE (status = 'failed'::text);
 
-CREATE INDEX workflow_run_lane ON workflow.workflow_run USING btree (type, priority, run_at) WHERE ((status = 'pending'::text) AND (deleted_at IS NULL) AND (NOT is_suspect));
+CREATE INDEX workflow_run_lane ON workflow.workflow_run USING btree (type, priority, run_at, id) WHERE ((status = 'pending'::text) AND (deleted_at IS NULL) AND (NOT is_suspect));
 
 CREATE INDEX workflow_run_leased ON workflow.workflow_run USING btree (leased_by) WHERE (status = 'leased'::text);
 
@@ -1409,11 +1488,13 @@ REVOKE ALL ON FUNCTION workflow.audit_transition() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.cancel(p_ids uuid[], p_reason text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer, p_lanes text, p_look boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone, p_patterns text[], p_statuses text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workflow.disabled_types() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer, p_lanes text, p_look boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.expire(p_dead text[], p_limit integer) FROM PUBLIC;
 
@@ -1429,9 +1510,11 @@ REVOKE ALL ON FUNCTION workflow.guard_update() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.heartbeat(p_worker text, p_ids uuid[], p_tokens bigint[], p_seconds double precision, p_explicit boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT next_due_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT lanes workflow.lane[], OUT next_due_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.lock_due_suspect(p_patterns text[], p_now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.lock_in_lanes(p_lanes workflow.lane[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT lanes workflow.lane[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.next_lease_until() FROM PUBLIC;
 

@@ -46,13 +46,16 @@ class Finished(NamedTuple):
 class Exchanged(NamedTuple):
     """What an exchange brought: claimed runs, else when the next is due; and what it refused to finish.
 
-    ``is_suspect_waiting``: one is due that only a worker that holds nothing may claim.
+    ``is_suspect_waiting``: one is due that only a worker that holds nothing may claim.  ``lanes`` is where to claim
+    next, ``look_seconds`` what it cost to look for them; both None where it was not asked.
     """
 
     claimed: list[Claimed]
     due_in_seconds: float | None
     refused: frozenset[str]
     is_suspect_waiting: bool = False
+    lanes: str | None = None
+    look_seconds: float | None = None
 
 
 def exchange(
@@ -63,17 +66,20 @@ def exchange(
     limit: int,
     lease_seconds: float,
     held: int = 0,
+    lanes: str | None = None,
+    is_look: bool = True,
 ) -> Statement[Exchanged]:
     """Finish one batch and claim the next, in one round trip and one commit.
 
-    ``held`` is how many runs the worker holds beside those it finishes: with 0 it may be given a suspect.
+    ``held`` is how many runs the worker holds beside those it finishes: with 0 it may be given a suspect.  ``lanes`` is
+    what the last exchange told, at first ``{}``; None: remember none.  ``is_look``: look everywhere, not only there.
     """
     return Statement(
         "select id::text, type, payload::text, attempt, max_attempts, fencing_token, created_at::text, is_suspect, "
-        "extract(epoch from next_due_at - clock_timestamp())::double precision, refused::text[] "
+        "extract(epoch from next_due_at - clock_timestamp())::double precision, refused::text[], lanes, look_seconds "
         "from {schema}.exchange(%s::text, %s::uuid[], %s::bigint[], %s::text[], %s::text[]::jsonb[], %s::text[], "
-        "%s::double precision[], %s::text[], %s::int, %s::double precision, %s::int)",
-        (worker, *_finish_arrays(finished), list(patterns), limit, lease_seconds, held),
+        "%s::double precision[], %s::text[], %s::int, %s::double precision, %s::int, %s::text, %s::boolean)",
+        (worker, *_finish_arrays(finished), list(patterns), limit, lease_seconds, held, lanes, is_look),
         _read_exchanged,
     )
 
@@ -184,10 +190,14 @@ def _read_ids(rows: Rows) -> set[str]:
 
 
 def _read_exchanged(rows: Rows) -> Exchanged:
-    if rows and rows[-1][0] is not None and rows[0][0] is not None:
-        return Exchanged([Claimed(*row[:8]) for row in rows], None, frozenset())
-    claimed = [Claimed(*row[:8]) for row in rows if row[0] is not None]
-    notes = [row for row in rows if row[0] is None]
-    due = min((row[8] for row in notes if row[8] is not None), default=None)
-    refused = frozenset(run_id for row in notes for run_id in row[9] or ())
-    return Exchanged(claimed, due, refused, any(row[7] for row in notes))
+    # Notes, which have no id, come first.
+    first = next((index for index, row in enumerate(rows) if row[0] is not None), len(rows))
+    notes, claimed = rows[:first], [Claimed(*row[:8]) for row in rows[first:]]
+    return Exchanged(
+        claimed,
+        min((row[8] for row in notes if row[8] is not None), default=None),
+        frozenset(run_id for row in notes for run_id in row[9] or ()),
+        any(row[7] for row in notes),
+        next((row[10] for row in notes if row[10] is not None), None),
+        next((row[11] for row in notes if row[11] is not None), None),
+    )

@@ -1,9 +1,6 @@
 """One worker process at work: claim, execute, finish, in one asyncio loop.
 
-    exchanger ──claimed──▶ queue ──free place──▶ execution ──finished──▶ exchanger
-
-Two exchangers take turns, so that handlers run while the other's batch is at the server.  Each exchange
-finishes what has ended and claims what there is room for, in one round trip and one commit.
+exchanger ──claimed──▶ queue ──free place──▶ execution ──finished──▶ exchanger
 """
 
 from __future__ import annotations
@@ -11,34 +8,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 
 import psycopg
 
 from simpleworkflow.codec import decode
-from simpleworkflow.errors import DatabaseUnavailable, LeaseLost, RunCancelled, WorkflowError
+from simpleworkflow.errors import LeaseLost, RunCancelled, WorkflowError
 from simpleworkflow.outcome import Cancelled as CancelledOutcome
 from simpleworkflow.outcome import Failed, Lost, Outcome, Retried, Succeeded, decide_failure, decide_result
-from simpleworkflow.statements import Claimed, Exchanged, Finished, exchange, release_runs
-from simpleworkflow.worker import failpoints
+from simpleworkflow.statements import Claimed, Finished, release_runs
 from simpleworkflow.worker.calling import Callers
+from simpleworkflow.worker.exchanging import Exchanger
 from simpleworkflow.worker.execution import Execution
-from simpleworkflow.worker.finishing import finish_singly
 from simpleworkflow.worker.handlers import Handlers
 from simpleworkflow.worker.link import Link
 from simpleworkflow.worker.options import WorkerOptions
-from simpleworkflow.worker.pacing import Pace
-from simpleworkflow.worker.room import BATCH_MAX, Room
+from simpleworkflow.worker.room import Room
 from simpleworkflow.worker.slots import SlotTable, Verdict
 
 __all__ = ["Engine"]
 
 logger = logging.getLogger("simpleworkflow.worker")
 
-# An ended attempt waits this long at most for others to be finished in the same exchange.
-FINISH_DELAY_SECONDS = 0.005
 TICK_SECONDS = 0.1
 # What was claimed ahead and still waits when nothing has started for so long is given back: others may be idle.
 WAIT_SECONDS_MAX = 0.5
@@ -62,27 +55,23 @@ class Engine:
         self.worker_id = worker_id
         self.table = table
         self.side = side
-        self.set_hungry: Callable[[bool], None] = lambda _: None  # where there is no notifier
         self._handlers = handlers
-        self._patterns = list(patterns)
         self._options = options
-        self._links = links
         self._callers = callers
         self._free_slots = list(reversed(range(table.capacity)))
         self._queue: deque[Execution] = deque()
         self._executing: dict[int, Execution] = {}
         self._held: dict[int, Execution] = {}
         self._by_id: dict[str, Execution] = {}
-        self._ended: list[Finished] = []
-        self._ended_at = 0.0
         self._suspect: Execution | None = None
         self._room = Room(options.concurrency, table.capacity)
-        self._pace = Pace(options.poll_seconds)
+        self.exchanger = Exchanger(
+            self, worker_id=worker_id, patterns=patterns, options=options, links=links, room=self._room
+        )
         self._is_stopping = False
         self._verdicts_seen = 0
         self._started_at = 0.0
         self._returning: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
         self._idle = asyncio.Event()
 
     # ── living and stopping ────────────────────────────────────────────────────────────────────────
@@ -92,14 +81,13 @@ class Engine:
         async with asyncio.TaskGroup() as tasks:
             # In the group: without it nothing would fence the worker off, so its end is the worker's.
             watching = tasks.create_task(self._watch())
-            await asyncio.wait([tasks.create_task(self._exchange_batches(link)) for link in self._links])
+            await self.exchanger.run()
             watching.cancel()
 
     def stop(self) -> None:
         """Claim nothing more; what is held goes on."""
         self._is_stopping = True
-        self.set_hungry(False)
-        self._changed.set()
+        self.exchanger.stop()
 
     async def wait_until_idle(self) -> None:
         """Return when no handler executes; call it after ``stop``.  What waits for a place is given back now."""
@@ -120,7 +108,7 @@ class Engine:
         held = [(one.claimed.id, one.claimed.fencing_token) for one in executions]
         for execution in executions:
             self._leave(execution)
-        self._changed.set()
+        self.exchanger.note_change()
         if held:
             with suppress(WorkflowError, psycopg.Error):
                 await self.side.ask_until_answered(release_runs(self.worker_id, held))
@@ -128,113 +116,35 @@ class Engine:
     def _waiting(self) -> list[Execution]:
         return [one for one in self._queue if not one.is_over]
 
-    def wake(self) -> None:
-        """Look for runs now: something may be due."""
-        self._pace.wake()
-        self._changed.set()
-
     def find(self, run_id: str, fencing_token: int) -> Execution | None:
         """Return this attempt, if it is here."""
         execution = self._by_id.get(run_id)
         return execution if execution and execution.claimed.fencing_token == fencing_token else None
 
-    # ── claiming and finishing ─────────────────────────────────────────────────────────────────────
+    # ── what the exchanges bring ───────────────────────────────────────────────────────────────────
 
-    async def _exchange_batches(self, link: Link) -> None:
-        while not (self._is_stopping and not self._held and not self._ended):
-            limit = self._claim_limit()
-            if not self._is_batch_due(limit):
-                await self._wait(limit)
-                continue
-            batch, self._ended = self._ended[:BATCH_MAX], self._ended[BATCH_MAX:]
-            held = len(self._held) + self._room.claiming
-            self._room.claiming += limit
-            sent_at, wakes = monotonic(), self._pace.wakes
-            try:
-                answer = await self._exchange(link, batch, limit, held)
-            finally:
-                self._room.claiming -= (
-                    limit  # before the pause: the other exchanger may have a link that works
-                )
-            if answer is None:
-                self._pace.wake()  # nobody has told what is due
-                await link.pause()
-                continue
-            failpoints.hit("finished", len(batch))
-            failpoints.hit("claimed", len(answer.claimed))
-            for claimed in answer.claimed:
-                self._accept(claimed, sent_at + self._options.lease_seconds)
-            if limit:
-                self._plan_next_claim(answer, limit, held, wakes)
-            elif any(one.status == "pending" for one in batch):
-                self._pace.wake()  # nobody has told yet when these retries are due
-            if answer.refused:
-                logger.info("results refused, of runs cancelled or lost: %d", len(answer.refused))
-            if self._is_stopping and answer.claimed:  # asked for before the stop
-                await self.release(self._waiting())
-            self._start_queued()
-            self._changed.set()
-        self._changed.set()
+    def held_count(self) -> int:
+        """Return how many runs are held."""
+        return len(self._held)
 
-    async def _exchange(self, link: Link, batch: list[Finished], limit: int, held: int) -> Exchanged | None:
-        """Return what the exchange brought; None: it failed, and ``link`` wants a pause."""
-        statement = exchange(
-            self.worker_id,
-            sorted(batch),  # by id: everybody who waits for several runs takes them in this order
-            self._patterns,
-            limit=limit,
-            lease_seconds=self._options.lease_seconds,
-            held=held,
-        )
-        failpoints.hit("finishing", len(batch))
-        try:
-            return await link.ask(statement)
-        except DatabaseUnavailable:
-            # What was claimed and lost on the way comes back by expiry.  Finishing twice does no harm: the
-            # second time is refused.
-            self._ended = batch + self._ended
-        except Exception as error:  # noqa: BLE001 - whatever the database says, the worker lives
-            link.say_refused(error)
-            await finish_singly(link, self.worker_id, batch)
-        return None
+    def free_count(self) -> int:
+        """Return how many more can be held."""
+        return len(self._free_slots)
 
-    def _plan_next_claim(self, answer: Exchanged, limit: int, held: int, wakes: int) -> None:
-        now = monotonic()
-        self._room.is_to_be_empty = answer.is_suspect_waiting or (held > 0 and self._room.is_to_be_empty)
-        if answer.is_suspect_waiting:
-            return
-        if answer.claimed:
-            has_room = len(self._held) < self._room.capacity()
-            if self._pace.took_some(now, is_full=len(answer.claimed) == limit, has_room=has_room):
-                self.set_hungry(False)
-        else:
-            self._pace.found_nothing(now, due_in_seconds=answer.due_in_seconds, wakes=wakes)
-            self.set_hungry(not self._is_stopping)
+    def may_claim(self) -> bool:
+        """Return whether to claim at all: not beside a suspect."""
+        return self._suspect is None
 
-    def _claim_limit(self) -> int:
-        is_claiming = self._room.claiming > 0
-        if self._is_stopping or self._suspect or not self._pace.may_claim(is_claiming=is_claiming):
-            return 0
-        return self._room.limit(len(self._held), len(self._free_slots))
+    def accept(self, claimed: Sequence[Claimed], lease_until: float) -> None:
+        """Hold these runs; the lease is theirs until then, by the monotonic clock."""
+        for one in claimed:
+            self._accept(one, lease_until)
 
-    def _is_batch_due(self, limit: int) -> bool:
-        if self._ended:
-            is_all = not self._held or len(self._ended) >= BATCH_MAX or self._is_stopping
-            return is_all or monotonic() - self._ended_at >= FINISH_DELAY_SECONDS
-        return limit > 0 and self._pace.seconds_left(monotonic()) <= 0
-
-    async def _wait(self, limit: int) -> None:
-        if not limit and not self._room.claiming:
-            self.set_hungry(False)  # no room: whoever has some shall be woken instead of us
-        waits = [1.0]
-        if self._ended:
-            waits.append(FINISH_DELAY_SECONDS - (monotonic() - self._ended_at))
-        elif limit:
-            waits.append(self._pace.seconds_left(monotonic()))
-        self._changed.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(min(waits), 0.0)):
-                await self._changed.wait()
+    async def begin(self, *, is_stopping: bool) -> None:
+        """Execute what is held; or give it back, where it was claimed before the stop."""
+        if is_stopping:
+            await self.release(self._waiting())
+        self._start_queued()
 
     # ── executing ──────────────────────────────────────────────────────────────────────────────────
 
@@ -315,14 +225,9 @@ class Engine:
                 ended = Finished(claimed.id, claimed.fencing_token, "pending", None, error, delay)
             case _:
                 # Cancelled or lost: the database knows already, and refuses anything that came from here.
-                self._changed.set()
+                self.exchanger.note_change()
                 return
-        if not self._ended:
-            self._ended_at = monotonic()
-            self._changed.set()
-        self._ended.append(ended)
-        if not self._held or len(self._ended) == BATCH_MAX:
-            self._changed.set()
+        self.exchanger.finish(ended)
 
     def _leave(self, execution: Execution) -> None:
         execution.is_over = True

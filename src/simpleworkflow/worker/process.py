@@ -193,11 +193,11 @@ class WorkerProcess:
                 self._database.conninfo,
                 self._database.schema,
                 self._plan.patterns,
-                on_wake=self._engine.wake,
+                on_wake=self._engine.exchanger.wake,
                 on_cancelled=cancels.heard,
                 is_database_away=lambda: self._outage.is_on,
             )
-            self._engine.set_hungry = notifier.set_hungry
+            self._engine.exchanger.set_hungry = notifier.set_hungry
             services = (*notifier.services(), cancels.run())
             tasks += [asyncio.create_task(service) for service in services]
         working = asyncio.create_task(self._engine.run())

@@ -60,8 +60,9 @@ create table {schema}.workflow_run (
     (status in ('succeeded', 'failed', 'cancelled')) = (finished_at is not null))
 );
 
--- What a claim walks: one lane for each (type, priority), in the order of run_at.
-create index workflow_run_lane on {schema}.workflow_run (type, priority, run_at)
+-- What a claim walks: one lane for each (type, priority), in the order of run_at.  With the id a place in a lane has a
+-- name, also among runs that were recorded together.
+create index workflow_run_lane on {schema}.workflow_run (type, priority, run_at, id)
   where status = 'pending' and deleted_at is null and not is_suspect;
 
 -- The few that a claim takes one at a time (see claim).

@@ -141,37 +141,113 @@ $fn$;
 
 -- ── claim ──────────────────────────────────────────────────────────────────────────────────────────
 
--- Lock up to p_limit due runs of the patterns, best priority first, within a priority oldest type first and
--- an equal share for each type; also tell when the next run is due, if nothing was.
+-- A lane is one (type, priority).  This is how far one has been claimed: everything up to this run, and it.
+create type {schema}.lane as (type text collate "C", priority int, run_at timestamptz, id uuid);
+
+-- The names and prefixes that operators have disabled; null: none.
+create function {schema}.disabled_types() returns text[] language plpgsql
+  set search_path = pg_catalog, pg_temp as $fn$
+begin
+  return (select array_agg(workflow_name) from {schema}.workflow_registry where not is_enabled);
+end
+$fn$;
+
+create function {schema}.is_disabled(p_type text, p_disabled text[]) returns boolean language sql immutable parallel safe
+  return exists (select from unnest(p_disabled) as name
+                  where name = p_type or name like '%\%' and starts_with(p_type, left(name, -1)));
+
+-- Lock up to p_limit due runs of these lanes, best priority first, in each from where it has been claimed to.
 --
--- A lane is one (type, priority).  One index probe finds a type's best lane, and another lane of the type is
--- looked for only when the better ones gave too little: a million runs of other types, or of better priority
--- but due tomorrow, cost a probe for each lane, not for each run.
-create function {schema}.lock_due_runs(
-  p_patterns text[], p_limit int, p_now timestamptz, out ids uuid[], out next_due_at timestamptz)
+-- Within a priority each lane gets its share, in the order given, but a tenth of the batch at least: of two hundred
+-- lanes ten are probed, not all (5k instead of 20k runs/s).  lanes tells how to go on: who was served comes behind
+-- the others of its priority, so that nobody starves; who was emptied is kept at the end, a few of them.
+create function {schema}.lock_in_lanes(
+  p_lanes {schema}.lane[], p_limit int, p_now timestamptz, out ids uuid[], out lanes {schema}.lane[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = on set jit = off
 set plan_cache_mode = force_generic_plan as $fn$
 #variable_conflict use_column
 declare
-  v_disabled text[];
-  v_range record;
-  v_from text collate "C" := '';
-  v_head record;
-  v_types text[] := '{}';
-  v_priorities int[] := '{}';
-  v_due timestamptz[] := '{}';
-  v_priority int;
-  v_lane record;
+  v_queue {schema}.lane[];
+  v_lane {schema}.lane;
+  v_empty {schema}.lane[];
+  v_empty_left int := 16;
+  v_count int;
+  v_next int;
   v_share int;
-  v_lanes_left int;
   v_locked uuid[];
-  v_full text[];
-  v_type text;
+  v_last timestamptz;
 begin
   ids := '{}';
-  select array_agg(workflow_name) into v_disabled from {schema}.workflow_registry where not is_enabled;
+  lanes := '{}';
+  for v_queue in
+    select array_agg(row(lane.type, lane.priority, lane.run_at, lane.id)::{schema}.lane order by lane.position)
+      from unnest(p_lanes) with ordinality as lane (type, priority, run_at, id, position)
+     group by lane.priority
+     order by lane.priority
+  loop
+    v_count := cardinality(v_queue);
+    v_next := 1;
+    v_empty := '{}';
+    while v_next <= cardinality(v_queue) and cardinality(ids) < p_limit loop
+      v_lane := v_queue[v_next];
+      v_share := ceil((p_limit - cardinality(ids))::numeric / greatest(1, v_count - v_next + 1));
+      v_share := least(p_limit - cardinality(ids), greatest(v_share, p_limit / 10));
+      v_next := v_next + 1;
+      select coalesce(array_agg(locked.id), '{}'), max(locked.run_at) into v_locked, v_last
+        from (select run.id, run.run_at
+                from {schema}.workflow_run as run
+               where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+                 and run.type = v_lane.type and run.priority = v_lane.priority and run.run_at <= p_now
+                 and (run.run_at, run.id) > (v_lane.run_at, v_lane.id)
+               order by run.run_at, run.id
+               limit v_share
+                 for update skip locked) as locked;
+      if v_last is not null then
+        ids := ids || v_locked;
+        v_lane.run_at := v_last;
+        v_lane.id := v_locked[cardinality(v_locked)];
+      end if;
+      if cardinality(v_locked) = v_share then
+        v_queue := v_queue || v_lane;
+      elsif v_empty_left > 0 then
+        v_empty := v_empty || v_lane;
+        v_empty_left := v_empty_left - 1;
+      end if;
+    end loop;
+    lanes := lanes || v_queue[v_next:] || v_empty;
+  end loop;
+end
+$fn$;
+
+-- Lock up to p_limit due runs of the patterns, best priority first, as lock_in_lanes does; tell how to go on, and when
+-- the next run is due, if nothing was.
+--
+-- One index probe finds a type's best lane, and another lane of the type is looked for only when the better ones gave
+-- too little: a million runs of other types, or of better priority but due tomorrow, cost a probe for each lane,
+-- not for each run.
+create function {schema}.lock_due_runs(
+  p_patterns text[], p_limit int, p_now timestamptz,
+  out ids uuid[], out lanes {schema}.lane[], out next_due_at timestamptz)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = on set jit = off
+set plan_cache_mode = force_generic_plan as $fn$
+#variable_conflict use_column
+declare
+  c_before_all constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_disabled text[] := {schema}.disabled_types();
+  v_range record;
+  v_from text collate "C" := '';
+  v_head {schema}.lane;
+  v_heads {schema}.lane[] := '{}';
+  v_due {schema}.lane[];
+  v_priority int;
+  v_locked record;
+begin
+  ids := '{}';
+  lanes := '{}';
 
   -- The best lane of each type.  Every character of a type sorts above '!' and below '~'.
   for v_range in
@@ -181,7 +257,7 @@ begin
   loop
     v_from := greatest(v_from, v_range.low);
     loop
-      select run.type, run.priority, run.run_at into v_head
+      select run.type, run.priority, run.run_at, c_before_all into v_head
         from {schema}.workflow_run as run
        where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
          and run.type >= v_from and run.type < v_range.high
@@ -189,95 +265,67 @@ begin
        limit 1;
       exit when not found;
       v_from := v_head.type || '!';
-      if v_disabled is null or not exists (
-        select from unnest(v_disabled) as name
-         where name = v_head.type or name like '%\%' and starts_with(v_head.type, left(name, -1)))
-      then
-        v_types := v_types || v_head.type;
-        v_priorities := v_priorities || v_head.priority;
-        v_due := v_due || v_head.run_at;
+      if v_disabled is null or not {schema}.is_disabled(v_head.type, v_disabled) then
+        v_heads := v_heads || v_head;
       end if;
     end loop;
   end loop;
 
-  while cardinality(v_types) > 0 and cardinality(ids) < p_limit loop
-    select min(priority) into v_priority from unnest(v_priorities) as priority;
-    select count(*) into v_lanes_left
-      from unnest(v_priorities, v_due) as head (priority, due)
-     where head.priority = v_priority and head.due <= p_now;
-    v_full := '{}';
-    for v_lane in
-      select head.type, head.due, head.position
-        from unnest(v_types, v_priorities, v_due) with ordinality as head (type, priority, due, position)
-       where head.priority = v_priority
-       order by head.due
-    loop
-      if v_lane.due > p_now then
-        next_due_at := least(next_due_at, v_lane.due);
-      elsif cardinality(ids) < p_limit then
-        v_share := ceil((p_limit - cardinality(ids))::numeric / v_lanes_left);
-        v_lanes_left := v_lanes_left - 1;
-        v_locked := array(
-          select run.id
-            from {schema}.workflow_run as run
-           where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
-             and run.type = v_lane.type and run.priority = v_priority and run.run_at <= p_now
-           order by run.run_at
-           limit v_share
-             for update skip locked);
-        ids := ids || v_locked;
-        if cardinality(v_locked) = v_share then
-          v_full := v_full || v_lane.type;
-        end if;
-      end if;
-    end loop;
-
-    -- What the others of this priority left is for those that have more.
-    if cardinality(v_types) > 1 then
-      foreach v_type in array v_full loop
-        exit when cardinality(ids) >= p_limit;
-        ids := ids || array(
-          select run.id
-            from {schema}.workflow_run as run
-           where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
-             and run.type = v_type and run.priority = v_priority and run.run_at <= p_now
-             and run.id <> all (ids)   -- our own locks are not skipped
-           order by run.run_at
-           limit p_limit - cardinality(ids)
-             for update skip locked);
-      end loop;
+  -- A few lanes more than this batch needs, for the next ones.
+  while cardinality(v_heads) > 0 and (cardinality(ids) < p_limit or cardinality(lanes) < 32) loop
+    select min(head.priority) into v_priority from unnest(v_heads) as head;
+    -- Who has waited longest first.  But where a tenth of a batch is more than one run, ten that have many would keep
+    -- the others waiting: then by chance.
+    select array_agg(row(head.type, head.priority, head.run_at, head.id)::{schema}.lane
+                     order by case when head.due_count > 10 and p_limit >= 20 then random() end, head.run_at)
+             filter (where head.run_at <= p_now),
+           least(next_due_at, min(head.run_at) filter (where head.run_at > p_now))
+      into v_due, next_due_at
+      from (select head.type, head.priority, head.run_at, head.id,
+                   count(*) filter (where head.run_at <= p_now) over () as due_count
+              from unnest(v_heads) as head
+             where head.priority = v_priority) as head;
+    if v_due is null then
+      null;
+    elsif cardinality(ids) < p_limit then
+      select * into v_locked from {schema}.lock_in_lanes(v_due, p_limit - cardinality(ids), p_now);
+      ids := ids || v_locked.ids;
+      lanes := lanes || v_locked.lanes;
+    else
+      lanes := lanes || v_due;
     end if;
-    exit when cardinality(ids) >= p_limit;
 
-    -- The next lane of each type that had this priority; where a lane had rows due later, they count above.
-    for i in reverse cardinality(v_types)..1 loop
-      if v_priorities[i] = v_priority then
-        if v_due[i] <= p_now and cardinality(ids) = 0 then
-          select run.run_at into v_head
-            from {schema}.workflow_run as run
-           where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
-             and run.type = v_types[i] and run.priority = v_priority and run.run_at > p_now
-           order by run.run_at
-           limit 1;
-          next_due_at := least(next_due_at, v_head.run_at);
-        end if;
-        select run.priority, run.run_at into v_head
-          from {schema}.workflow_run as run
-         where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
-           and run.type = v_types[i] and run.priority > v_priority
-         order by run.priority, run.run_at
-         limit 1;
-        if found then
-          v_priorities[i] := v_head.priority;
-          v_due[i] := v_head.run_at;
-        else
-          v_types := v_types[:i - 1] || v_types[i + 1:];
-          v_priorities := v_priorities[:i - 1] || v_priorities[i + 1:];
-          v_due := v_due[:i - 1] || v_due[i + 1:];
-        end if;
-      end if;
-    end loop;
+    -- All that was due there is locked by others: the next that they have not.
+    if cardinality(ids) = 0 and v_due is not null then
+      select least(next_due_at, min(later.run_at)) into next_due_at
+        from unnest(v_due) as lane
+       cross join lateral (
+             select run.run_at
+               from {schema}.workflow_run as run
+              where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+                and run.type = lane.type and run.priority = lane.priority and run.run_at > p_now
+              order by run.run_at
+              limit 1) as later;
+    end if;
+
+    -- The next lane of each type that had this priority.
+    v_heads := array(
+      select row(head.type, head.priority, head.run_at, head.id)::{schema}.lane
+        from unnest(v_heads) as head
+       where head.priority > v_priority
+       union all
+      select row(following.type, following.priority, following.run_at, c_before_all)::{schema}.lane
+        from unnest(v_heads) as head
+       cross join lateral (
+             select run.type, run.priority, run.run_at
+               from {schema}.workflow_run as run
+              where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+                and run.type = head.type and run.priority > head.priority
+              order by run.priority, run.run_at
+              limit 1) as following
+       where head.priority = v_priority);
   end loop;
+  lanes := lanes[:256];
 end
 $fn$;
 
@@ -321,20 +369,28 @@ language sql stable set search_path = pg_catalog, pg_temp as $fn$
            select from {schema}.workflow_run as run where run.status = 'leased' and run.is_suspect)
 $fn$;
 
--- Lease up to p_limit due runs to p_worker, which holds p_held already.  Nothing due: one row, id null, that
--- tells next_due_at.
+-- Lease up to p_limit due runs to p_worker, which holds p_held already.  Rows without an id are notes: next_due_at,
+-- when nothing is due.
 --
 -- A suspect is given only to a worker that holds nothing, and by itself: it shall execute nothing beside it.  Where
 -- all are busy, one claim in twenty brings nothing but is_suspect (id null): hold nothing, then claim again.  By
 -- chance, so that those with short runs, who claim often and are soon without any, are asked first.
+--
+-- p_lanes is for workers that claim often.  They begin with '{}', and a note tells in lanes how to go on.  Given back,
+-- with p_look false, a claim looks only there and from there on: under a snapshot that somebody holds, when each
+-- look everywhere walks over all that was claimed since, nothing else stays fast.  With p_look true, now and then, it
+-- also finds what was committed late, has come back or is of another lane; look_seconds tells what that has cost.
 create function {schema}.claim(
   p_worker text,
   p_patterns text[],
   p_limit int default 1,
   p_lease_seconds double precision default 30,
-  p_held int default 0)
+  p_held int default 0,
+  p_lanes text default null,
+  p_look boolean default true)
 returns table (id uuid, type text, payload jsonb, attempt int, max_attempts int, fencing_token bigint,
-               created_at timestamptz, is_suspect boolean, next_due_at timestamptz)
+               created_at timestamptz, is_suspect boolean, next_due_at timestamptz, lanes text,
+               look_seconds double precision)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -343,7 +399,11 @@ set jit = off set plan_cache_mode = force_generic_plan as $fn$
 declare
   v_now timestamptz := clock_timestamp();
   v_ids uuid[];
+  v_known {schema}.lane[] := p_lanes;
+  v_lanes {schema}.lane[] := v_known;
   v_next_due_at timestamptz;
+  v_look_seconds double precision;
+  v_disabled text[];
   v_suspect uuid;
 begin
   if (p_lease_seconds > 0 and p_lease_seconds <= 31536000) is not true then
@@ -361,18 +421,41 @@ begin
     v_suspect := {schema}.lock_due_suspect(p_patterns, v_now);
   elsif random() < 0.05 and {schema}.has_suspect_waiting(p_patterns, v_now) then
     return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                        null::timestamptz, true, null::timestamptz;
+                        null::timestamptz, true, null::timestamptz, null::text, null::double precision;
     return;
   end if;
   if v_suspect is not null then
     v_ids := array[v_suspect];
+  elsif not p_look and p_lanes is not null then
+    v_disabled := {schema}.disabled_types();
+    if v_disabled is not null then
+      v_lanes := array(select row(lane.type, lane.priority, lane.run_at, lane.id)::{schema}.lane
+                         from unnest(v_lanes) with ordinality as lane (type, priority, run_at, id, position)
+                        where not {schema}.is_disabled(lane.type, v_disabled)
+                        order by lane.position);
+    end if;
+    select locked.ids, locked.lanes into v_ids, v_lanes from {schema}.lock_in_lanes(v_lanes, p_limit, v_now) as locked;
   else
-    select ids, lock_due_runs.next_due_at into v_ids, v_next_due_at
-      from {schema}.lock_due_runs(p_patterns, p_limit, v_now);
+    select locked.ids, locked.lanes, locked.next_due_at into v_ids, v_lanes, v_next_due_at
+      from {schema}.lock_due_runs(p_patterns, p_limit, v_now) as locked;
+    v_look_seconds := extract(epoch from clock_timestamp() - v_now);
+    -- Where nothing was found, something may come next.
+    v_lanes := v_lanes || array(
+      select row(known.type, known.priority, known.run_at, known.id)::{schema}.lane
+        from unnest(v_known) as known
+       where not exists (select from unnest(v_lanes) as lane
+                          where lane.type = known.type and lane.priority = known.priority)
+       limit 16);
+  end if;
+  if p_lanes is not null and v_suspect is null then
+    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
+                        null::timestamptz, false, case when cardinality(v_ids) = 0 then v_next_due_at end,
+                        v_lanes::text, v_look_seconds;
+  elsif cardinality(v_ids) = 0 then
+    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
+                        null::timestamptz, false, v_next_due_at, null::text, null::double precision;
   end if;
   if cardinality(v_ids) = 0 then
-    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                        null::timestamptz, false, v_next_due_at;
     return;
   end if;
   perform set_config('workflow.transition', 'claim', true), set_config('workflow.actor', p_worker, true);
@@ -386,9 +469,10 @@ begin
     returning run.id, run.type, run.payload, run.attempt, run.max_attempts, run.fencing_token,
               run.created_at, run.is_suspect, run.priority, run.run_at)
   select claimed.id, claimed.type::text, claimed.payload, claimed.attempt, claimed.max_attempts,
-         claimed.fencing_token, claimed.created_at, claimed.is_suspect, null::timestamptz
+         claimed.fencing_token, claimed.created_at, claimed.is_suspect, null::timestamptz, null::text,
+         null::double precision
     from claimed
-   order by claimed.priority, claimed.run_at;
+   order by claimed.priority, claimed.run_at, claimed.id;
   perform set_config('workflow.transition', '', true);
 end
 $fn$;
@@ -578,8 +662,8 @@ begin
 end
 $fn$;
 
--- Finish one batch and claim the next in one round trip and one commit.  Rows with an id are claimed runs; a
--- row without one tells next_due_at (nothing was due) or refused (runs named to finish that were not held).
+-- Finish one batch and claim the next in one round trip and one commit.  Rows with an id are claimed runs; rows
+-- without one are notes, those of claim, or refused (runs named to finish that were not held).
 create function {schema}.exchange(
   p_worker text,
   p_ids uuid[],
@@ -591,9 +675,12 @@ create function {schema}.exchange(
   p_patterns text[],
   p_limit int,
   p_lease_seconds double precision,
-  p_held int default 0)
+  p_held int default 0,
+  p_lanes text default null,
+  p_look boolean default true)
 returns table (id uuid, type text, payload jsonb, attempt int, max_attempts int, fencing_token bigint,
-               created_at timestamptz, is_suspect boolean, next_due_at timestamptz, refused uuid[])
+               created_at timestamptz, is_suspect boolean, next_due_at timestamptz, lanes text,
+               look_seconds double precision, refused uuid[])
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 #variable_conflict use_column
 declare
@@ -604,15 +691,16 @@ begin
                                            p_delays_seconds));
     if cardinality(v_done) < cardinality(p_ids) then
       return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                          null::timestamptz, null::boolean, null::timestamptz,
+                          null::timestamptz, null::boolean, null::timestamptz, null::text, null::double precision,
                           array(select unnest(p_ids) except select unnest(v_done));
     end if;
   end if;
   if p_limit > 0 then
     return query
     select claimed.id, claimed.type, claimed.payload, claimed.attempt, claimed.max_attempts,
-           claimed.fencing_token, claimed.created_at, claimed.is_suspect, claimed.next_due_at, null::uuid[]
-      from {schema}.claim(p_worker, p_patterns, p_limit, p_lease_seconds, p_held) as claimed;
+           claimed.fencing_token, claimed.created_at, claimed.is_suspect, claimed.next_due_at, claimed.lanes,
+           claimed.look_seconds, null::uuid[]
+      from {schema}.claim(p_worker, p_patterns, p_limit, p_lease_seconds, p_held, p_lanes, p_look) as claimed;
   end if;
 end
 $fn$;
@@ -753,7 +841,8 @@ $fn$;
 -- insert could cancel, or claim and read, every run.  The files in grants/ open them; what a plain INSERT or UPDATE
 -- needs (uuid7, and what the guards call in the name of whoever writes) stays open.
 revoke execute on function
-  {schema}.submit, {schema}.submit_many, {schema}.lock_due_runs, {schema}.lock_due_suspect, {schema}.claim, {schema}.finish,
+  {schema}.submit, {schema}.submit_many, {schema}.disabled_types, {schema}.lock_in_lanes, {schema}.lock_due_runs,
+  {schema}.lock_due_suspect, {schema}.claim, {schema}.finish,
   {schema}.heartbeat, {schema}.progress, {schema}.release, {schema}.exchange, {schema}.expire,
   {schema}.next_lease_until, {schema}.cancel, {schema}.reopen, {schema}.register_types
   from public;

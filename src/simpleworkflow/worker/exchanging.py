@@ -1,0 +1,229 @@
+"""Claiming and finishing: the exchanges of one worker process with the database.
+
+Each exchange finishes what has ended and claims what there is room for, in one round trip and one commit.  The links
+take turns, so that handlers run while another batch is at the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import NamedTuple, Protocol
+
+from simpleworkflow.errors import DatabaseUnavailable
+from simpleworkflow.statements import Claimed, Exchanged, Finished, exchange
+from simpleworkflow.worker import failpoints
+from simpleworkflow.worker.finishing import finish_singly
+from simpleworkflow.worker.lanes import Lanes, Where
+from simpleworkflow.worker.link import Link
+from simpleworkflow.worker.options import WorkerOptions
+from simpleworkflow.worker.pacing import Pace
+from simpleworkflow.worker.room import BATCH_MAX, Room
+
+__all__ = ["Exchanger", "Holder"]
+
+logger = logging.getLogger("simpleworkflow.worker")
+
+# An ended attempt waits this long at most for others to be finished in the same exchange.
+FINISH_DELAY_SECONDS = 0.005
+
+
+class Holder(Protocol):
+    """Who holds the runs that the exchanges bring."""
+
+    def held_count(self) -> int:
+        """Return how many runs are held."""
+
+    def free_count(self) -> int:
+        """Return how many more can be held."""
+
+    def may_claim(self) -> bool:
+        """Return whether to claim at all."""
+
+    def accept(self, claimed: Sequence[Claimed], lease_until: float) -> None:
+        """Hold these runs; the lease is theirs until then, by the monotonic clock."""
+
+    async def begin(self, *, is_stopping: bool) -> None:
+        """Execute what is held; or give it back, where it was claimed before the stop."""
+
+
+class Claim(NamedTuple):
+    """What one exchange asks for: ``limit`` runs, by a worker that holds so many, sent then after so many wake-ups."""
+
+    limit: int
+    held: int
+    where: Where
+    sent_at: float
+    wakes: int
+
+
+class Exchanger:
+    """Finishes what has ended and claims what there is room for, until it was stopped and nothing is held."""
+
+    def __init__(
+        self,
+        holder: Holder,
+        *,
+        worker_id: str,
+        patterns: Sequence[str],
+        options: WorkerOptions,
+        links: Sequence[Link],
+        room: Room,
+    ) -> None:
+        self.set_hungry: Callable[[bool], None] = lambda _: None  # where there is no notifier
+        self._holder = holder
+        self._worker_id = worker_id
+        self._patterns = list(patterns)
+        self._lease_seconds = options.lease_seconds
+        self._links = links
+        self._room = room
+        self._pace = Pace(options.poll_seconds)
+        self._lanes = Lanes()
+        self._ended: list[Finished] = []
+        self._ended_at = 0.0
+        self._is_stopping = False
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Exchange until ``stop`` was called and nothing is held any more."""
+        async with asyncio.TaskGroup() as tasks:
+            for link in self._links:
+                tasks.create_task(self._exchange_batches(link))
+
+    def stop(self) -> None:
+        """Claim nothing more."""
+        self._is_stopping = True
+        self.set_hungry(False)
+        self._changed.set()
+
+    def wake(self) -> None:
+        """Look for runs now: something may be due."""
+        self._pace.wake()
+        self._changed.set()
+
+    def finish(self, ended: Finished) -> None:
+        """Tell the database of the end of an attempt with the next exchange."""
+        if not self._ended:
+            self._ended_at = monotonic()
+            self._changed.set()
+        self._ended.append(ended)
+        if len(self._ended) == BATCH_MAX or not self._holder.held_count():
+            self._changed.set()
+
+    def note_change(self) -> None:
+        """Look again whether there is room: something is held no more."""
+        self._changed.set()
+
+    async def _exchange_batches(self, link: Link) -> None:
+        while not (self._is_stopping and not self._holder.held_count() and not self._ended):
+            limit = self._claim_limit()
+            if not self._is_batch_due(limit):
+                await self._wait(limit)
+                continue
+            batch, self._ended = self._ended[:BATCH_MAX], self._ended[BATCH_MAX:]
+            claim = self._claim(limit)
+            self._room.claiming += limit
+            try:
+                answer = await self._exchange(link, batch, claim)
+            finally:
+                # Before the pause: another link may work.
+                self._room.claiming -= limit
+            if answer is None:
+                self._pace.wake()  # nobody has told what is due
+                await link.pause()
+                continue
+            await self._take(answer, batch, claim)
+            self._changed.set()
+        self._changed.set()
+
+    async def _exchange(self, link: Link, batch: list[Finished], claim: Claim) -> Exchanged | None:
+        """Return what the exchange brought; None: it failed, and ``link`` wants a pause."""
+        statement = exchange(
+            self._worker_id,
+            sorted(batch),  # by id: everybody who waits for several runs takes them in this order
+            self._patterns,
+            limit=claim.limit,
+            lease_seconds=self._lease_seconds,
+            held=claim.held,
+            lanes=claim.where.lanes,
+            is_look=claim.where.is_look,
+        )
+        failpoints.hit("finishing", len(batch))
+        try:
+            return await link.ask(statement)
+        except DatabaseUnavailable:
+            # What was claimed and lost on the way comes back by expiry.  Finishing twice does no harm: the
+            # second time is refused.
+            self._ended = batch + self._ended
+        except Exception as error:  # noqa: BLE001 - whatever the database says, the worker lives
+            link.say_refused(error)
+            await finish_singly(link, self._worker_id, batch)
+        return None
+
+    async def _take(self, answer: Exchanged, batch: list[Finished], claim: Claim) -> None:
+        failpoints.hit("finished", len(batch))
+        failpoints.hit("claimed", len(answer.claimed))
+        self._holder.accept(answer.claimed, claim.sent_at + self._lease_seconds)
+        if claim.limit:
+            self._plan_next_claim(answer, claim)
+        elif any(one.status == "pending" for one in batch):
+            self._pace.wake()  # nobody has told yet when these retries are due
+        if answer.refused:
+            logger.info("results refused, of runs cancelled or lost: %d", len(answer.refused))
+        await self._holder.begin(is_stopping=self._is_stopping and bool(answer.claimed))
+
+    def _claim(self, limit: int) -> Claim:
+        now = monotonic()
+        where = self._lanes.where(now) if limit else Where("{}", False, 0)
+        return Claim(limit, self._holder.held_count() + self._room.claiming, where, now, self._pace.wakes)
+
+    def _plan_next_claim(self, answer: Exchanged, claim: Claim) -> None:
+        now, is_full = monotonic(), len(answer.claimed) == claim.limit
+        if answer.lanes is not None:
+            self._lanes.found(claim.where, answer.lanes, answer.look_seconds, now, is_full=is_full)
+        self._room.is_to_be_empty = answer.is_suspect_waiting or (
+            claim.held > 0 and self._room.is_to_be_empty
+        )
+        if answer.is_suspect_waiting:
+            return
+        if answer.claimed:
+            has_room = self._holder.held_count() < self._room.capacity()
+            if self._pace.took_some(now, is_full=is_full, has_room=has_room):
+                self.set_hungry(False)
+        else:
+            # Of what lies where nobody looked there is nothing to tell: look as soon as it may be.
+            due = answer.due_in_seconds if claim.where.is_look else self._lanes.seconds_left(now)
+            self._pace.found_nothing(now, due_in_seconds=due, wakes=claim.wakes)
+            self.set_hungry(not self._is_stopping)
+
+    def _claim_limit(self) -> int:
+        is_claiming = self._room.claiming > 0
+        if (
+            self._is_stopping
+            or not self._holder.may_claim()
+            or not self._pace.may_claim(is_claiming=is_claiming)
+        ):
+            return 0
+        return self._room.limit(self._holder.held_count(), self._holder.free_count())
+
+    def _is_batch_due(self, limit: int) -> bool:
+        if self._ended:
+            is_all = not self._holder.held_count() or len(self._ended) >= BATCH_MAX or self._is_stopping
+            return is_all or monotonic() - self._ended_at >= FINISH_DELAY_SECONDS
+        return limit > 0 and self._pace.seconds_left(monotonic()) <= 0
+
+    async def _wait(self, limit: int) -> None:
+        if not limit and not self._room.claiming:
+            self.set_hungry(False)  # no room: whoever has some shall be woken instead of us
+        waits = [1.0]
+        if self._ended:
+            waits.append(FINISH_DELAY_SECONDS - (monotonic() - self._ended_at))
+        elif limit:
+            waits.append(self._pace.seconds_left(monotonic()))
+        self._changed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(min(waits), 0.0)):
+                await self._changed.wait()

@@ -1,0 +1,60 @@
+"""Where a worker looks for runs, with the time handed in."""
+
+from __future__ import annotations
+
+import pytest
+
+from simpleworkflow.worker.lanes import WAIT_OTHERWISE, WAIT_WHILE_FLOWING, Lanes
+
+NOW = 1000.0
+KNOWN = '{"(a.b,100,2026-11-27,01a2)"}'
+
+
+def a_look_found(lanes: str, *, seconds: float = 0.01, is_full: bool = True) -> Lanes:
+    looking = Lanes()
+    looking.found(looking.where(NOW), lanes, seconds, NOW, is_full=is_full)
+    return looking
+
+
+def test_the_first_claim_looks_everywhere() -> None:
+    assert Lanes().where(NOW)[:2] == ("{}", True)
+
+
+def test_the_next_claims_look_where_runs_were_found() -> None:
+    lanes = a_look_found(KNOWN)
+
+    assert lanes.where(NOW + 0.01)[:2] == (KNOWN, False)
+
+
+@pytest.mark.parametrize(("is_full", "factor"), [(True, WAIT_WHILE_FLOWING), (False, WAIT_OTHERWISE)])
+def test_looks_cost_a_bounded_part_of_the_time(is_full: bool, factor: int) -> None:
+    lanes = a_look_found(KNOWN, seconds=0.1, is_full=is_full)
+
+    assert lanes.seconds_left(NOW) == pytest.approx(0.1 * factor)
+    assert not lanes.where(NOW + 0.1 * factor - 0.001).is_look
+    assert lanes.where(NOW + 0.1 * factor).is_look
+
+
+def test_a_look_that_is_on_its_way_holds_back_others() -> None:
+    lanes = Lanes()
+    lanes.where(NOW)
+
+    assert not lanes.where(NOW + 0.01).is_look
+
+
+def test_a_look_whose_answer_is_lost_is_made_again() -> None:
+    lanes = Lanes()
+    lanes.where(NOW)
+
+    assert lanes.where(NOW + 1).is_look
+
+
+def test_an_older_answer_does_not_replace_what_a_look_has_found() -> None:
+    lanes = a_look_found(KNOWN)
+    older = lanes.where(NOW + 0.01)
+    look = lanes.where(NOW + 10)
+    lanes.found(look, "{new}", 0.01, NOW + 10, is_full=True)
+
+    lanes.found(older, "{old}", None, NOW + 11, is_full=True)
+
+    assert lanes.where(NOW + 10.01).lanes == "{new}"
