@@ -1,6 +1,6 @@
 """Whether we stay as fast when work grows: each scenario gives ratios, beside the targets of issue 4.
 
-    make bench-growth                               all but `steady`, at full size: hours on a small machine
+    make bench-growth                               all but `steady`, at full size
     make bench-growth QUICK=1                       small sizes, two minutes
     make bench-growth ARGS="--only pending,types"   some of them
     make bench-growth ARGS="--only steady"          ten minutes at 70 % of the peak

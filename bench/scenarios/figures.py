@@ -75,7 +75,7 @@ def rates(name: str, values: Sequence[float]) -> Figure:
     return Figure(name, "runs/s", values)
 
 
-HEAD = f"{'scenario':<11} {'measured':<58} {'median':>11}  {'lowest to highest':<21} {'target':<9}"
+HEAD = f"{'scenario':<11} {'measured':<64} {'median':>11}  {'lowest to highest':<21} {'target':<9}"
 
 
 def line(scenario: str, figure: Figure) -> str:
@@ -85,7 +85,7 @@ def line(scenario: str, figure: Figure) -> str:
     name = f"{figure.name}, {figure.unit}" if figure.unit != "ratio" else figure.name
     target = "" if figure.target is None else str(figure.target)
     spread = f"{low} to {high}" if len(figure.values) > 1 else ""
-    return f"{scenario:<11} {name:<58} {median:>11}  {spread:<21} {target:<9} {figure.verdict()}".rstrip()
+    return f"{scenario:<11} {name:<64} {median:>11}  {spread:<21} {target:<9} {figure.verdict()}".rstrip()
 
 
 def _number(value: float, unit: str) -> str:

@@ -48,6 +48,8 @@ select runs.id, coalesce(event.type, runs.status), event.data, runs.created_at +
    (null, '{{"worker": "host:4711:0a1b2c3d", "attempt": 1, "token": 1}}', interval '0.2 seconds'))
    as event (type, data, after)""".encode()
 
+_KIND = f"select id from {SCHEMA}.workflow_run where type = 'past.kind3.v1' order by id"
+
 
 def finished(ground: Ground) -> Iterator[Figure]:
     """Drain with finished runs in the table, ÷ without; and how long the server takes to list, count and show."""
@@ -79,10 +81,7 @@ def _reads(url: str, rounds: int) -> Iterator[Figure]:
     """Time what the commands ask on an open session, from sending it to having read the answer."""
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(f"set statement_timeout = '{READ_SECONDS_MAX}s'".encode())
-        middle = value(
-            conn,
-            f"select id from {SCHEMA}.workflow_run where type = 'past.kind3.v1' order by id offset 1000 limit 1",
-        )
+        middle = value(conn, f"{_KIND} offset (select count(*) / 2 from ({_KIND}) as kind) limit 1")
         for name, statements in _questions(middle).items():
             values = [_milliseconds(conn, statements) for _ in range(max(3, rounds))]
             yield Figure(name, "ms", values, MOST_MS)

@@ -49,7 +49,7 @@ def producers(ground: Ground) -> Iterator[Figure]:
             )
             yield Figure(f"{count} producers", "inserts/s", values["with"])
             yield Figure(f"{count} producers without wake-up", "inserts/s", values["without"])
-    yield Figure("backlog left after a measurement (0: the worker was not busy)", "runs", left)
+    yield Figure("backlog left each time (0: the worker was not busy)", "runs", left)
 
 
 def _fill(place: Place) -> None:

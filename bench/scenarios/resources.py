@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,44 +25,56 @@ SUBMIT_SECONDS_MAX = 300
 CHUNK_RUNS = 50_000
 WORKER_ID = f"select data ->> 'worker' from {SCHEMA}.workflow_event where event_type = 'leased'"
 
+_STATEMENTS = """
+select coalesce(substring(query from '[a-z_]+\\.([a-z_]+)\\('), 'others'), sum(calls)
+  from pg_stat_statements
+ where dbid = (select oid from pg_database where datname = %s)
+ group by 1"""
+_TRANSACTIONS = "select 'all', xact_commit + xact_rollback from pg_stat_database where datname = %s"
+
 
 def idle(ground: Ground) -> Iterator[Figure]:
     """Statements a second and processor time of ten idle workers, their supervisors included."""
     options = {"target": "growth_workers:one", "processes": PROCESSES}
     with ground.place() as place, psycopg.connect(ground.superuser_url, autocommit=True) as observer:
         name = str(conninfo_to_dict(place.url)["dbname"])
-        count, counted = _statement_counter(observer, name)
+        count, unit = _statement_counter(observer, name)
         with worker(place.url, **options) as first, worker(place.url, **options) as second:  # type: ignore[arg-type]
             place.supervisor.terminate()  # the ten are to be alone
             place.supervisor.wait(START_SECONDS_MAX)
             _wait_for_workers(place, 1 + 2 * PROCESSES)
             time.sleep(ground.sizes.settle_seconds)
             pids = [*family(first.pid), *family(second.pid)]
-            began, statements, used = time.monotonic(), count(), cpu_seconds(pids)
+            began, before, used = time.monotonic(), count(), cpu_seconds(pids)
             time.sleep(ground.sizes.idle_seconds)
-            statements, used = count() - statements, cpu_seconds(pids) - used
+            asked, used = count() - before, cpu_seconds(pids) - used
             seconds = time.monotonic() - began
-    yield Figure(f"ten idle workers, {counted} a second", "1/s", [statements / seconds], Target(most=5))
+    yield Figure("ten idle workers", unit, [asked.total() / seconds], Target(most=5))
+    for kind, calls in asked.most_common():
+        yield Figure(f"of these: {kind}", unit, [calls / seconds])
     yield Figure(
-        f"ten idle workers, {len(pids)} processes, of one core", "%", [100 * used / seconds], Target(most=1)
+        f"ten idle workers and their supervisors, {len(pids)} processes",
+        "% of a core",
+        [100 * used / seconds],
+        Target(most=1),
     )
 
 
-def _statement_counter(observer: psycopg.Connection, name: str) -> tuple[Callable[[], int], str]:
-    """Return how to count what the sessions of a database have asked so far, and what that counts.
+def _statement_counter(observer: psycopg.Connection, name: str) -> tuple[Callable[[], Counter[str]], str]:
+    """Return how to count what the sessions of a database have asked so far, by function, and what that counts.
 
     Where the server does not have pg_stat_statements loaded, transactions are counted: as many in autocommit mode.
     """
-    database_id = value(observer, "select oid from pg_database where datname = %s", name)
     if value(
         observer, "select position('pg_stat_statements' in current_setting('shared_preload_libraries'))"
     ):
         observer.execute("create extension if not exists pg_stat_statements")
         observer.execute(f"alter database {name} set pg_stat_statements.track = 'top'".encode())
-        question = "select coalesce(sum(calls), 0)::bigint from pg_stat_statements where dbid = %s"
-        return lambda: int(value(observer, question, database_id)), "statements"
-    question = "select xact_commit + xact_rollback from pg_stat_database where datid = %s"
-    return lambda: int(value(observer, question, database_id)), "transactions"
+        question, unit = _STATEMENTS, "statements/s"
+    else:
+        question, unit = _TRANSACTIONS, "transactions/s"
+    rows = question.encode()
+    return lambda: Counter({kind: int(calls) for kind, calls in observer.execute(rows, [name])}), unit
 
 
 def _wait_for_workers(place: Place, count: int) -> None:

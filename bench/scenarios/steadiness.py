@@ -44,9 +44,9 @@ def steady_load(ground: Ground) -> Iterator[Figure]:
     yield Figure("the backlog's end after the last submit", "s", [late])
     for relation in _RELATIONS:
         per_run = [one[relation] for one in sizes]
-        name = f"{relation} with indexes"
-        yield Figure(f"{name}, size per run, last ÷ second tenth", "ratio", [per_run[-1] / per_run[1]], FLAT)
-        yield Figure(f"{name}, per run, each tenth", "B", per_run)
+        name = f"{relation} and indexes"
+        yield Figure(f"{name}, B per run, last ÷ second tenth", "ratio", [per_run[-1] / per_run[1]], FLAT)
+        yield Figure(f"{name}, each tenth, per run", "B", per_run)
 
 
 def _peak(place: Place) -> float:
