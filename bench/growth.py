@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,8 +41,13 @@ def main() -> int:
     try:
         sizes = Sizes.read(vars(options), is_quick=options.quick)
         names = _chosen(options.only)
+        if options.json and not options.json.parent.is_dir():
+            raise ValueError(f"--json: there is no folder {str(options.json.parent)!r}")
     except ValueError as error:
         parser.error(str(error))
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # workers, server and databases are ended as well
     not_measured: dict[str, str] = {}
     documents: list[dict[str, Any]] = []
     try:
@@ -52,6 +58,9 @@ def main() -> int:
     except FAILURES as error:
         print(f"growth: {_one_line(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("growth: interrupted; what was measured until then stands above", file=sys.stderr)
+        return 130
     finally:
         if options.json:
             _write(options.json, asdict(sizes), documents, not_measured)

@@ -124,9 +124,12 @@ def ground(sizes: Sizes, database_url: str | None = None) -> Iterator[Ground]:
         folder = Path(name)
         folder.chmod(0o755)  # as root, the server runs as another account
         _prepare(folder / "postgres")
-        with embedded.start(folder / "postgres") as started:
+        started = embedded.start(folder / "postgres")
+        try:
             yield Ground(started.url, started.superuser_url, sizes)
-        _wait_until_stopped(started.superuser_url)
+        finally:
+            started.close()
+            _wait_until_stopped(started.superuser_url)  # before its folder goes
 
 
 def _prepare(folder: Path) -> None:

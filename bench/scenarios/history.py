@@ -19,7 +19,7 @@ from stage import SCHEMA
 
 LEAST = Target(least=0.9)
 MOST_MS = Target(most=50)
-CHUNK_RUNS = 500_000
+CHUNK_RUNS = 100_000
 READ_SECONDS_MAX = 60
 
 # As a month of work would have left them, oldest first: ten types, one run in fifty failed at its last attempt.
@@ -73,6 +73,7 @@ def load_finished(ground: Ground, url: str, count: int) -> None:
     with psycopg.connect(in_database(ground.superuser_url, name), autocommit=True) as conn:
         conn.execute("set session_replication_role = replica")
         conn.execute("set synchronous_commit = off")  # of this session: what is measured comes later
+        conn.execute("set work_mem = '256MB'")
         for first in range(1, count + 1, CHUNK_RUNS):
             conn.execute(_LOAD, {"first": first, "last": min(count, first + CHUNK_RUNS - 1), "all": count})
 
