@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint types help migrate-up test-postgres test-pooled test-serializable bench recovery docs format schema clean kills faults chaos
+.PHONY: demo test lint types help migrate-up test-postgres test-pooled test-serializable bench bench-growth recovery docs format schema clean kills faults chaos
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -36,6 +36,9 @@ test-serializable: $(VENV)/.installed-dev  ## the tests where every transaction 
 
 bench: $(VENV)/.installed-dev  ## how fast runs are drained here, beside the bare SQL functions (QUICK=1: one short round)
 	@$(BIN)/python bench/drain.py $(if $(QUICK),--runs 20000 --rounds 1)
+
+bench-growth: $(VENV)/.installed-dev  ## whether it stays as fast when work grows (QUICK=1: small sizes; ARGS="--only pending,types", "--only steady")
+	@$(BIN)/python bench/growth.py $(if $(QUICK),--quick) $(ARGS)
 
 recovery: $(VENV)/.installed-dev  ## how soon runs start again after kills and stops (QUICK=1: ten kills each)
 	@$(BIN)/python bench/recovery.py $(if $(QUICK),--kills 10)
