@@ -439,22 +439,22 @@ CREATE TABLE workflow.workflow_run (
     id uuid DEFAULT workflow.uuid7() NOT NULL,
     type text NOT NULL COLLATE pg_catalog."C",
     payload jsonb DEFAULT '{}'::jsonb NOT NULL,
-    status text DEFAULT 'pending'::text NOT NULL,
     priority integer DEFAULT 100 NOT NULL,
     run_at timestamp with time zone DEFAULT now() NOT NULL,
     idempotency_key text COLLATE pg_catalog."C",
-    attempt integer DEFAULT 0 NOT NULL,
     max_attempts integer DEFAULT 3 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    parent_id uuid,
+    deleted_at timestamp with time zone,
+    status text DEFAULT 'pending'::text NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    fencing_token bigint DEFAULT 0 NOT NULL,
     leased_by text COLLATE pg_catalog."C",
     lease_until timestamp with time zone,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
     last_error text,
     result jsonb,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    deleted_at timestamp with time zone,
-    fencing_token bigint DEFAULT 0 NOT NULL,
-    parent_id uuid,
-    finished_at timestamp with time zone,
     crashes integer DEFAULT 0 NOT NULL,
     is_suspect boolean DEFAULT false NOT NULL,
     CONSTRAINT workflow_run_attempts CHECK (((attempt >= 0) AND (attempt <= max_attempts) AND ((status <> 'pending'::text) OR (attempt < max_attempts)))),
@@ -462,7 +462,7 @@ CREATE TABLE workflow.workflow_run (
     CONSTRAINT workflow_run_lease CHECK ((((status = 'leased'::text) = (leased_by IS NOT NULL)) AND ((leased_by IS NULL) = (lease_until IS NULL)))),
     CONSTRAINT workflow_run_status CHECK ((status = ANY (ARRAY['pending'::text, 'leased'::text, 'waiting'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text])))
 )
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.05', autovacuum_analyze_scale_factor='0.05');
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.05', autovacuum_analyze_scale_factor='0.05');
 
 COMMENT ON TABLE workflow.workflow_run IS 'One row is one run: a recorded intent.  Insert (type, payload) to submit; update status to ''cancelled'' to cancel.';
 

@@ -23,26 +23,28 @@ begin
 end
 $do$;
 
+-- What was asked for comes first, what becomes of it last: an update then logs the second part alone, as long as the new
+-- version is on the same page.
 create table {schema}.workflow_run (
   id              uuid        not null default {schema}.uuid7(),
   type            text        collate "C" not null,
   payload         jsonb       not null default '{}',
-  status          text        not null default 'pending',
   priority        int         not null default 100,
   run_at          timestamptz not null default now(),
   idempotency_key text        collate "C",
-  attempt         int         not null default 0,
   max_attempts    int         not null default 3,
+  created_at      timestamptz not null default now(),
+  parent_id       uuid,
+  deleted_at      timestamptz,
+  status          text        not null default 'pending',
+  attempt         int         not null default 0,
+  fencing_token   bigint      not null default 0,
   leased_by       text        collate "C",
   lease_until     timestamptz,
+  updated_at      timestamptz not null default now(),
+  finished_at     timestamptz,
   last_error      text,
   result          jsonb,
-  created_at      timestamptz not null default now(),
-  updated_at      timestamptz not null default now(),
-  deleted_at      timestamptz,
-  fencing_token   bigint      not null default 0,
-  parent_id       uuid,
-  finished_at     timestamptz,
   -- Attempts in a row that ended with the death of a worker that held other runs too; whether the run may be why.
   crashes         int         not null default 0,
   is_suspect      boolean     not null default false,
@@ -124,7 +126,10 @@ create index workflow_registry_disabled on {schema}.workflow_registry (workflow_
 comment on table {schema}.workflow_registry is
   'Which types (or prefixes ending in %) exist and which runtime serves them.  A disabled one is not claimed.';
 
--- Each run leaves four dead versions behind; the default fifth of the table would be far too late.
+-- Each run leaves dead versions behind; the default fifth of the table would be far too late.  Half of each page is left
+-- for the versions that a claim and a finish write: the payload is then logged once and not three times, and the page
+-- is used again by its own runs.  (WAL for an empty payload: 2,306 bytes a run with full pages, 2,103 so.)
 alter table {schema}.workflow_run set (
+  fillfactor = 50,
   autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05,
   autovacuum_analyze_scale_factor = 0.05);
