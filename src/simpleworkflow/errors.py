@@ -96,12 +96,14 @@ class TransitionRefused(WorkflowError):
 
 
 class RunNotFound(WorkflowError):
-    """There is no run with this id."""
+    """There is no run with this id: there never was, it was pruned, or its policy deleted it when it succeeded."""
 
     exit_code = 5
 
     def __init__(self, run_id: object) -> None:
-        super().__init__(f"run {run_id} does not exist")
+        super().__init__(
+            f"run {run_id} does not exist; if it did, it was pruned, or succeeded and its type keeps no succeeded runs"
+        )
         self.run_id = run_id
 
 

@@ -24,6 +24,10 @@ INNER = {
         "nests_beyond_limit",
         "fits",
         "readable_columns",
+        "write_policies",
+        "replace_policy",
+        "is_deleted_on_success",
+        "delete_succeeded",
     ),
     "default_backoff_seconds",
 }
