@@ -74,7 +74,7 @@ def policies(*, as_json: bool) -> None:
     if not found:
         click.echo("no policies: every type keeps its events and its runs", err=True)
         return
-    table = plain_table("pattern", "events", "succeeded runs", "since", "set by")
+    table = plain_table("pattern", "events", "succeeded runs", "since", "by")
     for one in found:
         events = "kept" if one.keeps_events else "none"
         succeeded = "kept" if one.keeps_succeeded else "deleted"
