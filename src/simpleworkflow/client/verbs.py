@@ -156,7 +156,10 @@ def get(run_id: UUID | str) -> Plan[Run]:
 
 def get_ended(run_id: UUID | str, timeout: float) -> Plan[Run]:
     """Read one run that has ended already."""
-    run = yield from get(run_id)
+    try:
+        run = yield from get(run_id)
+    except RunNotFound:
+        raise RunNotFound(run_id, was_awaited=True) from None
     if not run.has_ended:
         raise WaitTimeout(run_id, timeout)
     return run
