@@ -31,6 +31,7 @@ from simpleworkflow.model import (
     STATUSES,
     TYPE_CHARACTERS_MAX,
     NewRun,
+    Policy,
     Run,
     RunEvent,
     RunPage,
@@ -51,6 +52,7 @@ __all__ = [
     "as_run_id",
     "cancel",
     "check_schema",
+    "drop_policy",
     "events",
     "follow",
     "follow_async",
@@ -58,9 +60,11 @@ __all__ = [
     "get_ended",
     "list_page",
     "new_runs",
+    "policies",
     "prune",
     "reopen",
     "result_of",
+    "set_policy",
     "submit",
 ]
 
@@ -152,7 +156,10 @@ def get(run_id: UUID | str) -> Plan[Run]:
 
 def get_ended(run_id: UUID | str, timeout: float) -> Plan[Run]:
     """Read one run that has ended already."""
-    run = yield from get(run_id)
+    try:
+        run = yield from get(run_id)
+    except RunNotFound:
+        raise RunNotFound(run_id, was_awaited=True) from None
     if not run.has_ended:
         raise WaitTimeout(run_id, timeout)
     return run
@@ -264,6 +271,32 @@ def prune(
         if batch.runs < size:
             break
     return pruned
+
+
+# ── policies ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def set_policy(pattern: str, keeps_events: bool, keeps_succeeded: bool) -> Plan[bool]:
+    """Say what a pattern keeps; say whether that changed anything."""
+    for name, value in (("keeps_events", keeps_events), ("keeps_succeeded", keeps_succeeded)):
+        if not isinstance(value, bool):
+            raise InvalidInput(f"{name}: expected True or False, got {shown(value)}")
+    changed: bool = yield statements.set_policy(
+        _as_pattern(pattern), keeps_events=keeps_events, keeps_succeeded=keeps_succeeded
+    )
+    return changed
+
+
+def drop_policy(pattern: str) -> Plan[bool]:
+    """Let a pattern have no policy of its own; say whether it had one."""
+    changed: bool = yield statements.drop_policy(_as_pattern(pattern))
+    return changed
+
+
+def policies() -> Plan[list[Policy]]:
+    """Read the policies that apply."""
+    found: list[Policy] = yield statements.list_policies()
+    return found
 
 
 def _reason(reason: object) -> str | None:

@@ -4,6 +4,7 @@ Every value travels as text, number or array of them, cast in the SQL, so that p
 same parameters whatever codecs their user has set.
 """
 
+from simpleworkflow.statements.policies import drop_policy, list_policies, set_policy
 from simpleworkflow.statements.pruning import Pruned, count_prunable_runs, prune_runs
 from simpleworkflow.statements.reading import ended_runs, get_runs, list_events, list_runs
 from simpleworkflow.statements.submitting import cancel_runs, reopen_runs, submit_run, submit_runs
@@ -30,6 +31,7 @@ __all__ = [
     "Violation",
     "cancel_runs",
     "count_prunable_runs",
+    "drop_policy",
     "ended_runs",
     "exchange",
     "expire_runs",
@@ -37,6 +39,7 @@ __all__ = [
     "get_runs",
     "heartbeat_runs",
     "list_events",
+    "list_policies",
     "list_runs",
     "next_lease_until",
     "prune_runs",
@@ -44,6 +47,7 @@ __all__ = [
     "register_types",
     "release_runs",
     "reopen_runs",
+    "set_policy",
     "submit_run",
     "submit_runs",
     "verify",

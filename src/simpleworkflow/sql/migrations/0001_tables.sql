@@ -48,6 +48,9 @@ create table {schema}.workflow_run (
   -- Attempts in a row that ended with the death of a worker that held other runs too; whether the run may be why.
   crashes         int         not null default 0,
   is_suspect      boolean     not null default false,
+  -- Set once, at the insert, by the policy of its type.  In the row, so that what a run leaves never changes during
+  -- its life, whatever becomes of the policy, and whatever snapshot its producer had.
+  keeps_events    boolean     not null default true,
 
   constraint workflow_run_pkey primary key (id),
   -- Not partial, although most keys are null: `on conflict (idempotency_key)` must find it.
@@ -125,6 +128,29 @@ create index workflow_registry_disabled on {schema}.workflow_registry (workflow_
 
 comment on table {schema}.workflow_registry is
   'Which types (or prefixes ending in %) exist and which runtime serves them.  A disabled one is not claimed.';
+
+-- Rows are history, as events are: a change ends the row that applies and adds another.
+create table {schema}.workflow_policy (
+  id              bigint      generated always as identity,
+  pattern         text        collate "C" not null,
+  keeps_events    boolean     not null,
+  keeps_succeeded boolean     not null,
+  applies_from    timestamptz not null default clock_timestamp(),
+  applies_until   timestamptz,
+  set_by          text        not null default session_user,
+  ended_by        text,
+  constraint workflow_policy_pkey primary key (id),
+  constraint workflow_policy_pattern check (
+    length(pattern) <= 200 and pattern ~ '^([A-Za-z0-9_.-]+%?|%)$'),
+  constraint workflow_policy_end check (
+    (applies_until is null) = (ended_by is null) and applies_until >= applies_from)
+);
+
+-- One at a time for a pattern; and what every finish asks first, whether there is any, is one look at an empty page.
+create unique index workflow_policy_present on {schema}.workflow_policy (pattern) where applies_until is null;
+
+comment on table {schema}.workflow_policy is
+  'What a type, or a prefix ending in %, keeps: its events, its succeeded runs.  Set by set_policy; the most specific counts.';
 
 -- Each run leaves dead versions behind; the default fifth of the table would be far too late.  Half of each page is left
 -- for the versions that a claim and a finish write: the payload is then logged once and not three times, and the page
