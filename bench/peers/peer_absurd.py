@@ -14,7 +14,10 @@ from protocol import main, started
 # https://earendil-works.github.io/absurd/sdks/python/: concurrency, batch_size and poll_interval of start_worker.
 CONCURRENCY = 100
 QUEUE = "bench"
-MANY = "select count(absurd.spawn_task(%s, 'noop', payload::jsonb, '{}')) from unnest(%s::text[]) as payload"
+MANY = (
+    "select count(*) from unnest(%s::text[]) as payload"
+    " cross join lateral absurd.spawn_task(%s, 'noop', payload::jsonb, '{}')"
+)
 
 
 def setup(url):
@@ -44,7 +47,7 @@ class Producer:
 
     async def bulk(self, payloads):
         self._conn = self._conn or await psycopg.AsyncConnection.connect(self._url, autocommit=True)
-        await self._conn.execute(MANY, [QUEUE, [json.dumps(one) for one in payloads]])
+        await self._conn.execute(MANY, [[json.dumps(one) for one in payloads], QUEUE])
 
 
 async def work(url):

@@ -12,6 +12,7 @@ from protocol import main, started
 # queues, a pool of at least four connections a queue and twenty; enqueue_many_copy for many (the package's README).
 WORKERS = 128
 POOL = 24
+SCHEMA = "awa"
 
 
 @dataclass
@@ -20,7 +21,10 @@ class Noop:
 
 
 async def setup(url):
-    await awa.migrate(url)
+    client = awa.AsyncClient(url)
+    await client.migrate()
+    await client.install_queue_storage(schema=SCHEMA)  # what a cluster that starts with this version uses
+    await client.close()
 
 
 class Producer:
@@ -44,7 +48,7 @@ async def work(url):
 
     end = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.set)
-    await client.start([("bench", WORKERS)])
+    await client.start([("bench", WORKERS)], queue_storage_schema=SCHEMA)
     await end.wait()
     await client.shutdown()
 

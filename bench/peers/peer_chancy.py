@@ -52,4 +52,5 @@ async def work(url):
         await worker.wait_for_shutdown()
 
 
-main(setup, producer, work)
+if __name__ == "__main__":  # its process executor starts the program anew
+    main(setup, producer, work)
