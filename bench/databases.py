@@ -82,12 +82,19 @@ def fresh_database(url: str) -> Iterator[Database]:
 
 def facts(url: str) -> dict[str, str]:
     """Return what a reader has to know of the server."""
-    asked = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "wal_compression")
+    asked = (
+        "server_version",
+        "fsync",
+        "synchronous_commit",
+        "full_page_writes",
+        "shared_buffers",
+        "wal_compression",
+    )
     with psycopg.connect(url) as conn:
         rows = conn.execute(
             "select name, current_setting(name) from pg_settings where name = any (%s)", [list(asked)]
         ).fetchall()
-    return {name: value for name, value in sorted(rows)}
+    return dict(sorted(rows))
 
 
 def _in_database(url: str, name: str) -> str:

@@ -32,7 +32,10 @@ def _python(system: System) -> list[str]:
 
     def install(folder: Path) -> None:
         _run([sys.executable, "-m", "venv", "--clear", str(folder)], folder.parent)
-        _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *system.packages], folder)
+        _run(
+            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *system.packages],
+            folder,
+        )
 
     _once(system, install)
     return [str(python), str(PEERS / system.program)]

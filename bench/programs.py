@@ -24,7 +24,7 @@ class Program:
     """A program of its own process group, whose last words are kept."""
 
     def __init__(self, command: Sequence[str], **environment: str) -> None:
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
         self.process = subprocess.Popen(
             command,
             env=os.environ | environment,
@@ -41,7 +41,8 @@ class Program:
 
     def ask(self, line: str) -> float:
         """Send one line; return the number that the program answers."""
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         late = threading.Timer(ANSWER_SECONDS_MAX, self.signal, [signal.SIGKILL])
         late.start()
         try:
@@ -49,7 +50,7 @@ class Program:
             self.process.stdin.flush()
             return float(self.process.stdout.readline())
         except (ValueError, OSError):
-            raise NotMeasuredError(f"{line.split()[0]}: {self.last_words()}") from None
+            raise NotMeasuredError(f"{line.split(maxsplit=1)[0]}: {self.last_words()}") from None
         finally:
             late.cancel()
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from databases import Database, fresh_database
@@ -48,10 +48,9 @@ class Bench:
     url: str
     effort: Effort
     jobs: int = 0
-    figures: Figures = field(default_factory=dict)
 
-    def round(self) -> None:
-        """Measure everything once.
+    def round(self) -> Figures:
+        """Measure everything once, return the samples.
 
         Raises:
             NotMeasuredError: a program failed.
@@ -65,8 +64,7 @@ class Bench:
                     self._one_worker(database, producer, found)
                     with self._workers(database, producer, 2) as (workers, _):
                         self._drain(database, producer, workers, self.jobs, found, "drain_two")
-        for name, values in found.items():
-            self.figures.setdefault(name, []).extend(values)
+        return found
 
     def _one_worker(self, database: Database, producer: Program, found: Figures) -> None:
         with self._workers(database, producer, 1) as (workers, starts):

@@ -1,7 +1,5 @@
 """chancy: one queue on the asyncio executor."""
 
-import asyncio
-
 from chancy import Chancy, Queue, Worker, job
 
 from protocol import main, started

@@ -40,7 +40,8 @@ class Producer:
     def submit(self, payload: dict[str, int]) -> None:
         """Record one job."""
         self._conn.execute(
-            "with job as (insert into job (payload) values (%s)) select pg_notify('job', '')", [Jsonb(payload)]
+            "with job as (insert into job (payload) values (%s)) select pg_notify('job', '')",
+            [Jsonb(payload)],
         )
 
     def bulk(self, payloads: list[dict[str, int]]) -> None:

@@ -39,7 +39,7 @@ def in_threads(count: int, drain: Callable[[str], None], url: str) -> None:
     def loop() -> None:
         try:
             drain(url)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it was, it is said and the program ends
             traceback.print_exc()
         os._exit(1)
 
@@ -47,9 +47,7 @@ def in_threads(count: int, drain: Callable[[str], None], url: str) -> None:
         threading.Thread(target=loop).start()
 
 
-def main(
-    setup: Callable[[str], Any], producer: Callable[[str], Any], worker: Callable[[str], Any]
-) -> None:
+def main(setup: Callable[[str], Any], producer: Callable[[str], Any], worker: Callable[[str], Any]) -> None:
     """Do what the command line says; functions that are coroutines run on a loop."""
     command, url = sys.argv[-2:]
     if command == "producer":
