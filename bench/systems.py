@@ -12,6 +12,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PEERS = Path(__file__).parent / "peers"
 # The order of the tables: ours, what bounds it, then the others.
@@ -55,8 +56,8 @@ def systems(only: list[str]) -> list[System]:
 
 
 def _read(path: Path) -> System:
-    facts = tomllib.loads(path.read_text(encoding="utf-8"))
-    return System(
-        name=path.stem,
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()},
-    )
+    told = tomllib.loads(path.read_text(encoding="utf-8"))
+    facts: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in told.items()
+    }
+    return System(name=path.stem, **facts)
