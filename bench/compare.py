@@ -35,7 +35,7 @@ from systems import NotMeasuredError, System, systems
 
 QUICK = Effort(
     jobs_max=20_000, drain_seconds=0.4, drain_seconds_max=20, submits_max=400, submit_seconds=0.25,
-    latencies=40, latency_seconds=1.0,
+    latencies=40, latency_seconds=1.0, jobs_min=200, begin_seconds_max=100,
 )  # fmt: skip
 
 
@@ -82,6 +82,7 @@ def _measure(url: str, asked: list[System], options: argparse.Namespace) -> dict
     found: dict[str, list[Figures]] = {}
     missing: dict[str, str] = {}
     benches = _benches(url, asked, effort, missing)
+    late: set[str] = set()
     began_at = time.monotonic()
     for number in range(rounds):
         at = number % max(1, len(benches))
@@ -89,12 +90,16 @@ def _measure(url: str, asked: list[System], options: argparse.Namespace) -> dict
             name = bench.system.name
             if name in missing:
                 continue
+            if time.monotonic() - began_at > effort.begin_seconds_max:
+                late.add(name)
+                continue
             print(f"round {number + 1} of {rounds}: {bench.system.title}", file=sys.stderr, flush=True)
             try:
                 found.setdefault(name, []).append(bench.round())
             except (NotMeasuredError, psycopg.Error) as error:
                 missing[name] = str(error).splitlines()[0]
                 print(f"  not measured: {missing[name]}", file=sys.stderr, flush=True)
+    missing |= {name: "the time of this run was over" for name in late if name not in found}
     summaries = {
         one.name: summary(found[one.name]) for one in asked if one.name in found and one.name not in missing
     }

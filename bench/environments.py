@@ -58,15 +58,18 @@ def _go(system: System) -> list[str]:
     go = _tool("go")
 
     def install(folder: Path) -> None:
-        (folder / "go.mod").unlink(missing_ok=True)
+        for made in ("go.mod", "program"):
+            (folder / made).unlink(missing_ok=True)
         shutil.copy(PEERS / system.program, folder / "main.go")
         _run([go, "mod", "init", f"bench/{system.name}"], folder)
         _run([go, "get", *system.packages], folder)
         _run([go, "mod", "tidy"], folder)
 
     folder = _once(system, install)
-    shutil.copy(PEERS / system.program, folder / "main.go")
-    _run([go, "build", "-o", "program", "."], folder)
+    source, main = PEERS / system.program, folder / "main.go"
+    if not (folder / "program").exists() or main.read_bytes() != source.read_bytes():
+        shutil.copy(source, main)
+        _run([go, "build", "-o", "program", "."], folder)
     return [str(folder / "program")]
 
 

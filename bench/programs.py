@@ -16,8 +16,7 @@ import processes
 from systems import NotMeasuredError
 
 ANSWER_SECONDS_MAX = 120
-START_SECONDS_MAX = 30
-STOP_SECONDS_MAX = 15
+STOP_SECONDS_MAX = 3  # its database is dropped next
 
 
 class Program:
@@ -35,9 +34,10 @@ class Program:
         )
 
     def signal(self, number: int) -> None:
-        """Signal every process of the program."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
+        """Signal every process that descends from the program, whatever group it has made itself."""
+        for pid in processes.tree([self.process.pid]) if self.process.poll() is None else ():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def ask(self, line: str) -> float:
         """Send one line; return the number that the program answers."""
@@ -71,12 +71,17 @@ class Program:
 
     def stop(self) -> None:
         """End the program: politely, else at once; and what it may have left of its group."""
-        if self.process.poll() is None:
+        children = processes.tree([self.process.pid]) if self.process.poll() is None else set()
+        if children:
             with suppress(ProcessLookupError):
                 self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_SECONDS_MAX)
-        self.signal(signal.SIGKILL)
+        for pid in children:
+            # A number may be another's by now: only what still stands in the session that was made for it.
+            with suppress(ProcessLookupError):
+                if os.getsid(pid) == self.process.pid:
+                    os.kill(pid, signal.SIGKILL)
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self._said):
             if pipe:

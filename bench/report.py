@@ -19,13 +19,14 @@ SHORT = {
     "memory_first": "MB 1st",
     "memory_second": "MB 2nd",
 }
-WIDTH = 27
+WIDTH = 26
+CELL = 14
 
 
 def table(result: dict[str, Any]) -> str:
     """Return the figures, their spread, ours against each, and what was not measured and why."""
     measured = result["measured"]
-    head = f"{'':{WIDTH}}" + "".join(f"{SHORT[one.key]:>13}" for one in MEASURES)
+    head = f"{'':{WIDTH}}" + "".join(f"{SHORT[one.key]:>{CELL}}" for one in MEASURES)
     lines = [
         f"{measured['rounds']} rounds; median of the rounds, CPU in seconds per 10,000 runs",
         *_warnings(result),
@@ -59,7 +60,7 @@ def _title(result: dict[str, Any], name: str) -> str:
 
 
 def _row(title: str, one: dict[str, Any], cell: Any) -> str:
-    return f"{title:{WIDTH}}" + "".join(f"{cell(measure, one):>13}" for measure in MEASURES)
+    return f"{title:{WIDTH}}" + "".join(f"{cell(measure, one):>{CELL}}" for measure in MEASURES)
 
 
 def _middle(measure: Measure, one: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from systems import NotMeasuredError, System
 
 START_SECONDS_MAX = 30
 IDLE_SECONDS = 0.3  # after the last job, for what a worker still has to write
-PROBED_JOBS = 500  # the first drain of a system tells how many jobs the timed ones take
+FIRST_SUBMITS = 40  # tell how many the timed ones are
 
 Figures = dict[str, list[float]]
 
@@ -37,6 +37,7 @@ class Effort:
     submit_seconds: float = 1.0
     latencies: int = 200
     latency_seconds: float = 15.0
+    begin_seconds_max: float = 7200  # what has not begun by then is left out
 
 
 @dataclass
@@ -88,11 +89,11 @@ class Bench:
 
     def _submit(self, producer: Program, found: Figures) -> None:
         producer.ask("submit 20")  # the first ones connect, prepare and compile
-        rate = 100 / producer.ask("submit 100")
-        count = max(100, min(self.effort.submits_max, int(rate * self.effort.submit_seconds)))
+        rate = FIRST_SUBMITS / producer.ask(f"submit {FIRST_SUBMITS}")
+        count = max(FIRST_SUBMITS, min(self.effort.submits_max, int(rate * self.effort.submit_seconds)))
         found["submit"] = [count / producer.ask(f"submit {count}")]
         if not self.system.busy:
-            producer.ask(f"bulk {PROBED_JOBS}")
+            producer.ask(f"bulk {self.effort.jobs_min}")
             found["bulk"] = [self.effort.jobs_max / producer.ask(f"bulk {self.effort.jobs_max}")]
 
     def _latencies(self, database: Database, producer: Program, starts: Starts) -> Iterator[float]:
@@ -106,13 +107,15 @@ class Bench:
         database.wait_until_idle(self.system.busy, self.effort.drain_seconds_max)
 
     def _choose_jobs(self, database: Database, producer: Program, workers: Workers) -> int:
-        jobs = PROBED_JOBS
+        jobs = min(self.effort.jobs_min, self.effort.jobs_max)  # tells how many the timed drains take
         while True:
             seconds = self._drain(database, producer, workers, jobs, {}, "")
             wanted = min(self.effort.jobs_max, int(jobs * self.effort.drain_seconds / seconds))
             if wanted <= jobs * 8 or jobs >= self.effort.jobs_max:
-                return max(self.effort.jobs_min, wanted)
-            jobs *= 8  # a drain this short tells of starting up, not of the rate
+                return max(min(self.effort.jobs_min, self.effort.jobs_max), wanted)
+            jobs = min(
+                jobs * 8, self.effort.jobs_max
+            )  # a drain this short tells of starting up, not of the rate
 
     def _drain(
         self, database: Database, producer: Program, workers: Workers, jobs: int, found: Figures, name: str
