@@ -151,7 +151,11 @@ def _command() -> str:
     words = [word for word in sys.argv[1:] if word != "--quick"]
     hidden = {at for at, word in enumerate(words) if word.startswith("--database-url")}
     hidden |= {at + 1 for at in hidden if "=" not in words[at]}
-    arguments = " ".join(word for at, word in enumerate(words) if at not in hidden)
+    arguments = " ".join(
+        Path(word).name if Path(word).is_absolute() else word
+        for at, word in enumerate(words)
+        if at not in hidden
+    )
     quick = " QUICK=1" if "--quick" in sys.argv else ""
     return f"make bench{quick}" + (f" ARGS='{arguments}'" if arguments else "")
 

@@ -82,6 +82,12 @@ def shown(value: float | None, digits: int = 0) -> str:
     return NOTHING if value is None else f"{value:,.{digits}f}"
 
 
+def rounds_of(result: dict[str, Any]) -> str:
+    """Return how many rounds there were, in words."""
+    count = result["measured"]["rounds"]
+    return f"{count} round{'s' if count != 1 else ''}"
+
+
 def as_json(summaries: dict[str, dict[str, Figure]]) -> dict[str, Any]:
     """Return the figures and ours against each of them, for programs."""
     ours = summaries.get("ours", {})

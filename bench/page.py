@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from measures import MEASURES, NOTHING, shown
+from measures import MEASURES, NOTHING, rounds_of, shown
 
 HEADS = (
     "submit one by one /s | in bulk /s | drain, 1 worker /s | 2 workers /s | idle latency p50 / p99, ms"
@@ -30,7 +30,7 @@ def _page(result: dict[str, Any], chart: str) -> str:
     parts = [
         "# Benchmark",
         (
-            f"Measured on {measured['date']} by `{measured['command']}`, {measured['rounds']} rounds in turns, on"
+            f"Measured on {measured['date']} by `{measured['command']}`, {rounds_of(result)} in turns, on"
             f" {machine['cores']} cores and {machine['memory_gb']} GB ({machine['system']}), which workers and server"
             f" share; PostgreSQL {server['server_version']} with {settings}; Python {machine['python']}. Read the"
             " figures as ratios: they are of one machine, and of no-op jobs."
@@ -79,8 +79,8 @@ def _cell(figures: dict[str, Any], key: str, digits: int) -> str:
     figure = figures.get(key)
     if not figure:
         return NOTHING
-    lowest, highest = shown(figure["lowest"], digits), shown(figure["highest"], digits)
-    return f"{shown(figure['median'], digits)} ({lowest} to {highest})"
+    middle, lowest, highest = (shown(figure[name], digits) for name in ("median", "lowest", "highest"))
+    return middle if lowest == highest else f"{middle} ({lowest} to {highest})"
 
 
 def _pair(figures: dict[str, Any], first: str, second: str, digits: int, between: str) -> str:

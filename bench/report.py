@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from measures import MEASURES, NOTHING, Measure, shown
+from measures import MEASURES, NOTHING, Measure, rounds_of, shown
 
 SHORT = {
     "submit": "submit/s",
@@ -25,10 +25,9 @@ CELL = 14
 
 def table(result: dict[str, Any]) -> str:
     """Return the figures, their spread, ours against each, and what was not measured and why."""
-    measured = result["measured"]
     head = f"{'':{WIDTH}}" + "".join(f"{SHORT[one.key]:>{CELL}}" for one in MEASURES)
     lines = [
-        f"{measured['rounds']} rounds; median of the rounds, CPU in seconds per 10,000 runs",
+        f"{rounds_of(result)}; median of the rounds, CPU in seconds per 10,000 runs",
         *_warnings(result),
         "",
         head,

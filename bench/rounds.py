@@ -71,8 +71,10 @@ class Bench:
         with self._workers(database, producer, 1) as (workers, starts):
             if self.system.is_timed:
                 found["latency"] = list(self._latencies(database, producer, starts))
-            self.jobs = self.jobs or self._choose_jobs(database, producer, workers)
-            self._drain(database, producer, workers, self.jobs, {}, "drain_one")
+            if self.jobs:
+                self._drain(database, producer, workers, self.jobs, {}, "")
+            else:
+                self.jobs = self._choose_jobs(database, producer, workers)
             found["memory_first"] = [workers.memory_mb()]
             self._drain(database, producer, workers, self.jobs, found, "drain_one")
             found["memory_second"] = [workers.memory_mb()]
@@ -111,11 +113,9 @@ class Bench:
         while True:
             seconds = self._drain(database, producer, workers, jobs, {}, "")
             wanted = min(self.effort.jobs_max, int(jobs * self.effort.drain_seconds / seconds))
-            if wanted <= jobs * 8 or jobs >= self.effort.jobs_max:
+            if seconds > self.effort.drain_seconds / 2 or jobs >= self.effort.jobs_max:
                 return max(min(self.effort.jobs_min, self.effort.jobs_max), wanted)
-            jobs = min(
-                jobs * 8, self.effort.jobs_max
-            )  # a drain this short tells of starting up, not of the rate
+            jobs = max(jobs + 1, min(jobs * 8, wanted))  # a short drain tells of waking up, not of the rate
 
     def _drain(
         self, database: Database, producer: Program, workers: Workers, jobs: int, found: Figures, name: str
@@ -125,6 +125,8 @@ class Bench:
         database.checkpoint()
         done, log = database.one(self.system.done), database.wal_bytes()
         bulk = producer.ask(f"bulk {jobs}")
+        if database.one(self.system.done) != done:
+            raise NotMeasuredError("its workers went on while they were held")
         server, worker = database.server_cpu_seconds(), workers.cpu_seconds()
         released_at = time.monotonic()
         workers.release()

@@ -21,7 +21,7 @@ async function open(options) {
   return boss;
 }
 
-// https://timgit.github.io/pg-boss/#/./api/workers: batchSize, localConcurrency, burstWhenBatchFull; a queue with
+// https://pgboss.io/api/workers: batchSize, localConcurrency, burstWhenBatchFull; a queue with
 // notify and an instance with useListenNotify are woken at once.
 async function work() {
   const boss = await open({ useListenNotify: true });
