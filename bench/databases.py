@@ -77,7 +77,21 @@ def fresh_database(url: str) -> Iterator[Database]:
             with psycopg.connect(inside, autocommit=True) as conn:
                 yield Database(inside, conn)
         finally:
+            _drop(admin, name)
+
+
+def _drop(admin: psycopg.Connection, name: str) -> None:
+    """Drop a database; an autovacuum in it is a superuser's, whom our role may not end, and is waited for."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
             admin.execute(f"drop database {name} with (force)".encode())
+        except psycopg.errors.InsufficientPrivilege:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 def facts(url: str) -> dict[str, str]:

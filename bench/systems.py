@@ -16,7 +16,17 @@ from typing import Any
 
 PEERS = Path(__file__).parent / "peers"
 # The order of the tables, and of a quick round that may run out of time: those that targets are set against first.
-ORDER = ("ours", "floor", "pgqueuer", "pg-boss", "graphile-worker", "plain", "bare", "floor-one")
+ORDER = (
+    "ours",
+    "ours-batch",
+    "floor",
+    "pgqueuer",
+    "pg-boss",
+    "graphile-worker",
+    "plain",
+    "bare",
+    "floor-one",
+)
 
 
 class NotMeasuredError(Exception):
@@ -34,7 +44,7 @@ class System:
     packages: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     busy: str = ""  # SQL: whether jobs are waiting or running; without it there is no worker to measure
-    done: str = ""  # SQL: how many jobs have ended well
+    done: str = ""  # SQL: how many jobs have ended well; where it keeps no count, that none is left must do
     is_timed: bool = True  # whether its worker is woken, so that its latency means something
     starts_processes: bool = False  # one worker program starts BENCH_PROCESSES processes itself
     keeps: str = ""

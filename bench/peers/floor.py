@@ -24,9 +24,21 @@ def work(url: str) -> None:
 def _drain(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as conn:
         finished: list[Finished] = []
+        lanes = "{}"
         while True:
-            statement = exchange("floor", finished, [TYPE], limit=BATCH, lease_seconds=30)
-            claimed = run(conn, statement, "workflow").claimed
+            # It looks everywhere when there is nothing left where it was: so does a worker whose looks are cheap.
+            statement = exchange(
+                "floor",
+                finished,
+                [TYPE],
+                limit=BATCH,
+                lease_seconds=30,
+                held=len(finished),
+                lanes=lanes,
+                is_look=not finished,
+            )
+            answer = run(conn, statement, "workflow")
+            claimed, lanes = answer.claimed, answer.lanes or "{}"
             if claimed and claimed[0].payload != "{}":
                 started({"i": 0})
             if not claimed and not finished:

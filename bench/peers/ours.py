@@ -46,10 +46,15 @@ class Producer:
 
 def work(url: str) -> None:
     """Become `wf worker`."""
+    become_worker(url, "ours:worker")
+
+
+def become_worker(url: str, target: str) -> None:
+    """Become `wf worker` of a module in this folder."""
     wf = str(Path(sys.executable).with_name("wf"))
     os.chdir(Path(__file__).parent)
     os.environ |= {"DATABASE_URL": url, "SIMPLEWORKFLOW_LOG_LEVEL": "ERROR"}
-    os.execv(wf, [wf, "worker", "ours:worker", "--processes", os.environ["BENCH_PROCESSES"]])
+    os.execv(wf, [wf, "worker", target, "--processes", os.environ["BENCH_PROCESSES"]])
 
 
 if __name__ == "__main__":
