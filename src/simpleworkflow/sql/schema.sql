@@ -623,6 +623,11 @@ declare
   v_edits boolean := (new.priority, new.run_at, new.payload) is distinct from (old.priority, old.run_at, old.payload);
   v_hides boolean := new.deleted_at is distinct from old.deleted_at;
 begin
+  -- The trigger's condition knows the owner of when it was made.
+  if current_setting('workflow.transition', true) <> ''
+     and current_user = (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid) then
+    return new;
+  end if;
   if v_cancels then
     new.leased_by := null;
     new.lease_until := null;
@@ -1727,7 +1732,9 @@ CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_run FOR EACH RO
 
 CREATE TRIGGER a_guard_transition BEFORE UPDATE ON workflow.workflow_run FOR EACH STATEMENT WHEN ((current_setting('workflow.transition'::text, true) <> ''::text)) EXECUTE FUNCTION workflow.guard_transition();
 
-CREATE TRIGGER a_guard_update BEFORE UPDATE ON workflow.workflow_run FOR EACH ROW WHEN ((COALESCE(current_setting('workflow.transition'::text, true), ''::text) = ''::text)) EXECUTE FUNCTION workflow.guard_update();
+CREATE TRIGGER a_guard_transition_after AFTER UPDATE ON workflow.workflow_run FOR EACH STATEMENT WHEN ((current_setting('workflow.transition'::text, true) <> ''::text)) EXECUTE FUNCTION workflow.guard_transition();
+
+CREATE TRIGGER a_guard_update BEFORE UPDATE ON workflow.workflow_run FOR EACH ROW WHEN (((COALESCE(current_setting('workflow.transition'::text, true), ''::text) = ''::text) OR (CURRENT_USER <> 'owner'::name))) EXECUTE FUNCTION workflow.guard_update();
 
 CREATE TRIGGER apply_policy BEFORE INSERT ON workflow.workflow_run FOR EACH ROW WHEN (false) EXECUTE FUNCTION workflow.apply_policy();
 
