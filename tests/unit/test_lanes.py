@@ -58,3 +58,14 @@ def test_an_older_answer_does_not_replace_what_a_look_has_found() -> None:
     lanes.found(older, "{old}", None, NOW + 11, is_full=True)
 
     assert lanes.where(NOW + 10.01).lanes == "{new}"
+
+
+@pytest.mark.parametrize(("was_full", "is_look"), [(True, True), (False, False)])
+def test_where_nothing_is_left_a_look_that_was_worth_it_is_followed_by_another(
+    was_full: bool, is_look: bool
+) -> None:
+    lanes = a_look_found(KNOWN, seconds=0.1, is_full=was_full)
+
+    lanes.found(lanes.where(NOW + 0.01), KNOWN, None, NOW + 0.02, is_full=False)
+
+    assert lanes.where(NOW + 0.02).is_look is is_look

@@ -862,32 +862,62 @@ begin
     end loop;
   end loop;
 
-  -- A few lanes more than this batch needs, for the next ones.
-  while cardinality(v_heads) > 0 and (cardinality(ids) < p_limit or cardinality(lanes) < 32) loop
-    select min(head.priority) into v_priority from unnest(v_heads) as head;
-    -- Who has waited longest first.  But where a tenth of a batch is more than one run, ten that have many would keep
-    -- the others waiting: then by chance.
-    select array_agg(row(head.type, head.priority, head.run_at, head.id)::workflow.lane
-                     order by case when head.due_count > 10 and p_limit >= 20 then random() end, head.run_at)
-             filter (where head.run_at <= p_now),
-           least(next_due_at, min(head.run_at) filter (where head.run_at > p_now))
-      into v_due, next_due_at
-      from (select head.type, head.priority, head.run_at, head.id,
-                   count(*) filter (where head.run_at <= p_now) over () as due_count
-              from unnest(v_heads) as head
-             where head.priority = v_priority) as head;
-    if v_due is null then
-      null;
-    elsif cardinality(ids) < p_limit then
-      select * into v_locked from workflow.lock_in_lanes(v_due, p_limit - cardinality(ids), p_now);
-      ids := ids || v_locked.ids;
-      lanes := lanes || v_locked.lanes;
-    else
-      lanes := lanes || v_due;
-    end if;
+  while cardinality(v_heads) > 0 and cardinality(ids) < p_limit loop
+    -- The lanes in which something is due, priority after priority; a few more than this batch needs, for the next ones.
+    v_due := '{}';
+    while cardinality(v_heads) > 0 and cardinality(v_due) < 64 loop
+      if cardinality(v_heads) = 1 then   -- what follows would do the same, in five times the time
+        v_head := v_heads[1];
+        if v_head.run_at <= p_now then
+          v_due := v_due || v_head;
+        else
+          next_due_at := least(next_due_at, v_head.run_at);
+        end if;
+        select run.type, run.priority, run.run_at, c_before_all into v_head
+          from workflow.workflow_run as run
+         where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+           and run.type = v_head.type and run.priority > v_head.priority
+         order by run.priority, run.run_at
+         limit 1;
+        v_heads := case when found then array[v_head] else '{}'::workflow.lane[] end;
+        continue;
+      end if;
+      select min(head.priority) into v_priority from unnest(v_heads) as head;
+      -- Who has waited longest first.  But where a tenth of a batch is more than one run, ten that have many would keep
+      -- the others waiting: then by chance.
+      select v_due || coalesce(array_agg(row(head.type, head.priority, head.run_at, head.id)::workflow.lane
+                                         order by case when head.due_count > 10 and p_limit >= 20 then random() end,
+                                                  head.run_at)
+                               filter (where head.run_at <= p_now), '{}'),
+             least(next_due_at, min(head.run_at) filter (where head.run_at > p_now))
+        into v_due, next_due_at
+        from (select head.type, head.priority, head.run_at, head.id,
+                     count(*) filter (where head.run_at <= p_now) over () as due_count
+                from unnest(v_heads) as head
+               where head.priority = v_priority) as head;
+      -- The next lane of each type that had this priority.
+      v_heads := array(
+        select row(head.type, head.priority, head.run_at, head.id)::workflow.lane
+          from unnest(v_heads) as head
+         where head.priority > v_priority
+         union all
+        select row(following.type, following.priority, following.run_at, c_before_all)::workflow.lane
+          from unnest(v_heads) as head
+         cross join lateral (
+               select run.type, run.priority, run.run_at
+                 from workflow.workflow_run as run
+                where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+                  and run.type = head.type and run.priority > head.priority
+                order by run.priority, run.run_at
+                limit 1) as following
+         where head.priority = v_priority);
+    end loop;
 
+    select * into v_locked from workflow.lock_in_lanes(v_due, p_limit - cardinality(ids), p_now);
+    ids := ids || v_locked.ids;
+    lanes := lanes || v_locked.lanes;
     -- All that was due there is locked by others: the next that they have not.
-    if cardinality(ids) = 0 and v_due is not null then
+    if cardinality(ids) = 0 then
       select least(next_due_at, min(later.run_at)) into next_due_at
         from unnest(v_due) as lane
        cross join lateral (
@@ -898,23 +928,6 @@ begin
               order by run.run_at
               limit 1) as later;
     end if;
-
-    -- The next lane of each type that had this priority.
-    v_heads := array(
-      select row(head.type, head.priority, head.run_at, head.id)::workflow.lane
-        from unnest(v_heads) as head
-       where head.priority > v_priority
-       union all
-      select row(following.type, following.priority, following.run_at, c_before_all)::workflow.lane
-        from unnest(v_heads) as head
-       cross join lateral (
-             select run.type, run.priority, run.run_at
-               from workflow.workflow_run as run
-              where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
-                and run.type = head.type and run.priority > head.priority
-              order by run.priority, run.run_at
-              limit 1) as following
-       where head.priority = v_priority);
   end loop;
   lanes := lanes[:256];
 end
