@@ -14,7 +14,7 @@ from scenarios.figures import Figure, Target, in_turns, rates, ratio
 from scenarios.ground import Ground, in_database
 from scenarios.loads import NOOP, value
 from simpleworkflow.database import Statement, run
-from simpleworkflow.statements import count_prunable_runs, get_runs, list_events, list_runs
+from simpleworkflow.statements import count_prunable_runs, get_runs, list_events, list_page
 from stage import SCHEMA
 
 LEAST = Target(least=0.9)
@@ -105,7 +105,7 @@ def _list(**narrowed: Any) -> Statement[Any]:
     everything: dict[str, Any] = dict.fromkeys(
         ["patterns", "statuses", "created_from", "created_before", "before"]
     )
-    return list_runs(**(everything | narrowed), limit=21)
+    return list_page(**(everything | narrowed), limit=20)
 
 
 def _milliseconds(conn: psycopg.Connection, statements: list[Statement[Any]]) -> float:

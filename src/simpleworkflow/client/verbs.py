@@ -31,6 +31,7 @@ from simpleworkflow.model import (
     STATUSES,
     TYPE_CHARACTERS_MAX,
     NewRun,
+    PrunableCount,
     Run,
     RunEvent,
     RunPage,
@@ -51,6 +52,7 @@ __all__ = [
     "as_run_id",
     "cancel",
     "check_schema",
+    "count_prunable",
     "events",
     "follow",
     "follow_async",
@@ -166,21 +168,31 @@ def list_page(
     created_before: datetime | None,
     page: UUID | str | None,
     limit: int,
+    look_at_all: bool,
 ) -> Plan[RunPage]:
-    """Read a page of runs, and one run more, to know whether another page follows."""
+    """Read a page of runs; look at a bounded number of them, or go on until the page is full."""
     check_integer("limit", limit, 1, PAGE_RUNS_MAX)
     for name, time in (("created_from", created_from), ("created_before", created_before)):
         if time is not None:
             check_time(name, time)
-    runs: list[Run] = yield statements.list_runs(
-        patterns=_patterns(pattern),
-        statuses=_statuses(status),
-        created_from=created_from,
-        created_before=created_before,
-        before=None if page is None else as_run_id(page, "page"),
-        limit=limit + 1,
-    )
-    return RunPage(runs[:limit], runs[limit - 1].id if len(runs) > limit else None)
+    patterns, statuses = _patterns(pattern), _statuses(status)
+    before = None if page is None else as_run_id(page, "page")
+    runs: list[Run] = []
+    looked_at = 0
+    while True:
+        found: statements.RunsFound = yield statements.list_page(
+            patterns=patterns,
+            statuses=statuses,
+            created_from=created_from,
+            created_before=created_before,
+            before=before,
+            limit=limit - len(runs),
+        )
+        runs += found.runs
+        looked_at += found.looked_at
+        before = found.next_before
+        if before is None or len(runs) == limit or not look_at_all:
+            return RunPage(runs, before, looked_at, found.looked_back_to)
 
 
 def events(run_id: UUID | str) -> Plan[list[RunEvent]]:
@@ -252,8 +264,8 @@ def prune(
     if limit is not None:
         check_integer("limit", limit, 1, 2**63 - 1)
     if dry_run:
-        count: int = yield statements.count_prunable_runs(seconds, patterns, statuses)
-        return count if limit is None else min(limit, count)
+        counted = yield from _count(seconds, patterns, statuses, limit)
+        return counted.runs
     pruned, reached_at = 0, None
     while limit is None or pruned < limit:
         size = PRUNED_AT_ONCE if limit is None else min(PRUNED_AT_ONCE, limit - pruned)
@@ -264,6 +276,33 @@ def prune(
         if batch.runs < size:
             break
     return pruned
+
+
+def count_prunable(
+    older_than: float | timedelta, *, pattern: Patterns | None, status: Statuses | None
+) -> Plan[PrunableCount]:
+    """Count what there is to prune, as far as one look goes."""
+    seconds = check_duration("older_than", older_than)
+    part: statements.Counted = yield statements.count_prunable_runs(
+        seconds, _patterns(pattern), _ended_statuses(status)
+    )
+    return PrunableCount(part.runs, is_exact=part.reached_at is None)
+
+
+def _count(
+    seconds: float, patterns: list[str] | None, statuses: list[Status] | None, limit: int | None
+) -> Plan[PrunableCount]:
+    """Count part after part: no statement is long, and none holds an old snapshot."""
+    runs, reached_at = 0, None
+    while True:
+        part: statements.Counted = yield statements.count_prunable_runs(
+            seconds, patterns, statuses, reached_at=reached_at
+        )
+        runs, reached_at = runs + part.runs, part.reached_at
+        if limit is not None and runs >= limit:
+            return PrunableCount(limit, is_exact=True)
+        if reached_at is None:
+            return PrunableCount(runs, is_exact=True)
 
 
 def _reason(reason: object) -> str | None:

@@ -4,8 +4,8 @@ Every value travels as text, number or array of them, cast in the SQL, so that p
 same parameters whatever codecs their user has set.
 """
 
-from simpleworkflow.statements.pruning import Pruned, count_prunable_runs, prune_runs
-from simpleworkflow.statements.reading import ended_runs, get_runs, list_events, list_runs
+from simpleworkflow.statements.pruning import Counted, Pruned, count_prunable_runs, prune_runs
+from simpleworkflow.statements.reading import RunsFound, ended_runs, get_runs, list_events, list_page
 from simpleworkflow.statements.submitting import cancel_runs, reopen_runs, submit_run, submit_runs
 from simpleworkflow.statements.verifying import Violation, verify
 from simpleworkflow.statements.working import (
@@ -24,9 +24,11 @@ from simpleworkflow.statements.working import (
 
 __all__ = [
     "Claimed",
+    "Counted",
     "Exchanged",
     "Finished",
     "Pruned",
+    "RunsFound",
     "Violation",
     "cancel_runs",
     "count_prunable_runs",
@@ -37,7 +39,7 @@ __all__ = [
     "get_runs",
     "heartbeat_runs",
     "list_events",
-    "list_runs",
+    "list_page",
     "next_lease_until",
     "prune_runs",
     "record_progress",

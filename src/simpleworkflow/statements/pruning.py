@@ -16,6 +16,17 @@ class Pruned(NamedTuple):
     reached_at: datetime | None
 
 
+class Counted(NamedTuple):
+    """How many runs a part has, and from where the next part goes on (None: it was the last)."""
+
+    runs: int
+    reached_at: datetime | None
+
+
+# About 15 ms.
+LOOKS_AT_ONCE = 20_000
+
+
 def prune_runs(
     older_than_seconds: float,
     patterns: Sequence[str] | None,
@@ -43,14 +54,26 @@ def prune_runs(
 
 
 def count_prunable_runs(
-    older_than_seconds: float, patterns: Sequence[str] | None, statuses: Sequence[str] | None
-) -> Statement[int]:
-    """Return how many runs there are to prune."""
+    older_than_seconds: float,
+    patterns: Sequence[str] | None,
+    statuses: Sequence[str] | None,
+    *,
+    reached_at: datetime | None = None,
+    looks: int = LOOKS_AT_ONCE,
+) -> Statement[Counted]:
+    """Count the runs there are to prune, among the ``looks`` that ended first since ``reached_at``."""
     return Statement(
-        "select {schema}.count_prunable(clock_timestamp() - make_interval(secs => %s::double precision), "
-        "%s::text[], %s::text[])",
-        (older_than_seconds, _list(patterns), _list(statuses)),
-        lambda rows: int(rows[0][0]),
+        "select runs, reached_at from {schema}.count_prunable("
+        "clock_timestamp() - make_interval(secs => %s::double precision), "
+        "%s::text[], %s::text[], %s::text::timestamptz, %s::int)",
+        (
+            older_than_seconds,
+            _list(patterns),
+            _list(statuses),
+            reached_at and reached_at.isoformat(),
+            looks,
+        ),
+        lambda rows: Counted(*rows[0]),
         is_repeatable=True,
     )
 
