@@ -72,4 +72,8 @@ def prune(
     what = f"{'' if is_exact else 'at least '}{'1 run' if count == 1 else f'{count} runs'}"
     click.echo(f"would prune {what}" if dry_run else f"pruned {what}")
     if not is_exact:
-        click.echo("counted among the 20,000 that ended first; to count all, add --exact", err=True)
+        from simpleworkflow.client.verbs import COUNTED_AT_ONCE
+
+        click.echo(
+            f"counted among the {COUNTED_AT_ONCE:,} that ended first; to count all, add --exact", err=True
+        )

@@ -75,6 +75,9 @@ Statuses = Status | Sequence[Status]
 PAGE_RUNS_MAX = 1000
 _PATTERN = re.compile(r"[A-Za-z0-9_.-]+%?|%")
 EVENTS_AT_ONCE = 10_000
+# What a page, and a part of a count, looks at: about 10 ms each.
+LISTED_AT_ONCE = 10_000
+COUNTED_AT_ONCE = 20_000
 # 110,000 runs a second are pruned, 40,000 in batches of 1,000; a transaction of 50 ms holds nobody up.
 PRUNED_AT_ONCE = 5000
 
@@ -187,6 +190,7 @@ def list_page(
             created_before=created_before,
             before=before,
             limit=limit - len(runs),
+            looks=LISTED_AT_ONCE,
         )
         runs += found.runs
         looked_at += found.looked_at
@@ -284,7 +288,7 @@ def count_prunable(
     """Count what there is to prune, as far as one look goes."""
     seconds = check_duration("older_than", older_than)
     part: statements.Counted = yield statements.count_prunable_runs(
-        seconds, _patterns(pattern), _ended_statuses(status)
+        seconds, _patterns(pattern), _ended_statuses(status), looks=COUNTED_AT_ONCE
     )
     return PrunableCount(part.runs, is_exact=part.reached_at is None)
 
@@ -296,7 +300,7 @@ def _count(
     runs, reached_at = 0, None
     while True:
         part: statements.Counted = yield statements.count_prunable_runs(
-            seconds, patterns, statuses, reached_at=reached_at
+            seconds, patterns, statuses, looks=COUNTED_AT_ONCE, reached_at=reached_at
         )
         runs, reached_at = runs + part.runs, part.reached_at
         if limit is not None and runs >= limit:

@@ -23,10 +23,6 @@ class Counted(NamedTuple):
     reached_at: datetime | None
 
 
-# About 15 ms.
-LOOKS_AT_ONCE = 20_000
-
-
 def prune_runs(
     older_than_seconds: float,
     patterns: Sequence[str] | None,
@@ -58,8 +54,8 @@ def count_prunable_runs(
     patterns: Sequence[str] | None,
     statuses: Sequence[str] | None,
     *,
+    looks: int,
     reached_at: datetime | None = None,
-    looks: int = LOOKS_AT_ONCE,
 ) -> Statement[Counted]:
     """Count the runs there are to prune, among the ``looks`` that ended first since ``reached_at``."""
     return Statement(

@@ -12,8 +12,6 @@ from simpleworkflow.database import Rows, Statement
 from simpleworkflow.model import Run, RunEvent
 
 _CONTENTS = ("payload", "last_error", "result")
-# About 10 ms; see find_runs.
-LOOKS_AT_ONCE = 10_000
 _COLUMNS = (
     "id::text type payload::text status priority run_at idempotency_key attempt max_attempts leased_by lease_until "
     "last_error result::text created_at updated_at deleted_at fencing_token parent_id::text finished_at"
@@ -52,7 +50,7 @@ def list_page(
     created_before: datetime | None,
     before: UUID | None,
     limit: int,
-    looks: int = LOOKS_AT_ONCE,
+    looks: int,
 ) -> Statement[RunsFound]:
     """Return up to ``limit`` runs that come after ``before``, newest first, found among the next ``looks`` runs."""
     return Statement(
