@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     help="Repeat it for several.",
 )
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), help="At most so many, the oldest first.")
-@click.option("--dry-run", is_flag=True, help="Only count them, the first 20,000 at least.")
+@click.option("--dry-run", is_flag=True, help="Only count them, the first 10,000 at least.")
 @click.option("--exact", is_flag=True, help="With --dry-run: count them all.")
 @json_option
 @database_option

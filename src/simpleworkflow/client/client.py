@@ -230,7 +230,7 @@ class Client:
     ) -> PrunableCount:
         """Count what ``prune`` would delete, quickly: exactly where that is soon done, else at least so many.
 
-        It looks at the 20,000 runs that ended first; ``prune`` with ``dry_run`` counts them all.
+        It looks at the 10,000 runs that ended first; ``prune`` with ``dry_run`` counts them all.
 
         Raises:
             InvalidInput: as for ``prune``.
@@ -253,7 +253,7 @@ class Client:
         ``pattern`` is a type, a prefix that ends in ``%``, or several of them; ``status`` one or several.  The
         next page is that with ``page=found.next_page``; pages never overlap, however many runs are added.
 
-        It is quick also where few runs match, or none: it looks at 10,000 runs, and returns what it found with
+        It is quick also where few runs match, or none: it looks at 10,000 runs at most, and returns what it found with
         a ``next_page`` that looks on.  So a page, even an empty one, is the last only if its ``next_page`` is
         None.  ``look_at_all`` looks on by itself until the page is full or all runs were looked at.
 

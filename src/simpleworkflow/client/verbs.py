@@ -77,7 +77,7 @@ _PATTERN = re.compile(r"[A-Za-z0-9_.-]+%?|%")
 EVENTS_AT_ONCE = 10_000
 # What a page, and a part of a count, looks at: about 10 ms each.
 LISTED_AT_ONCE = 10_000
-COUNTED_AT_ONCE = 20_000
+COUNTED_AT_ONCE = 10_000
 # 110,000 runs a second are pruned, 40,000 in batches of 1,000; a transaction of 50 ms holds nobody up.
 PRUNED_AT_ONCE = 5000
 

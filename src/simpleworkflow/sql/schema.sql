@@ -242,6 +242,7 @@ CREATE FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone,
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
+  v_prefixes text[] := array(select left(pattern, -1) from unnest(p_patterns) as pattern where pattern like '%\%');
   v_looked_at bigint;
   v_first timestamptz;
   v_last timestamptz;
@@ -253,9 +254,7 @@ begin
   with looked as materialized (
     select run.finished_at,
            (p_statuses is null or run.status = any (p_statuses))
-           and (p_patterns is null or exists (
-                 select from unnest(p_patterns) as pattern
-                  where run.type = pattern or pattern like '%\%' and starts_with(run.type, left(pattern, -1))))
+           and (p_patterns is null or run.type = any (p_patterns) or run.type ^@ any (v_prefixes))
            and (run.parent_id is null or not exists (
                  select from workflow.workflow_run as parent
                   where parent.id = run.parent_id and parent.finished_at is null)) as is_prunable
@@ -435,7 +434,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.find_runs(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_looks integer DEFAULT 10000, OUT ids uuid[], OUT next_before uuid, OUT looked_at bigint, OUT looked_back_to timestamp with time zone) RETURNS record
+CREATE FUNCTION workflow.find_runs(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_looks integer DEFAULT 10000, p_look_seconds double precision DEFAULT 0.025, OUT ids uuid[], OUT next_before uuid, OUT looked_at bigint, OUT looked_back_to timestamp with time zone) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -449,6 +448,7 @@ declare
   c_above_all constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
   -- The first id that was made later than p_created_before.
   v_later uuid := case when p_looks is not null then workflow.first_id_at(p_created_before + interval '1 ms') end;
+  v_deadline timestamptz := clock_timestamp() + make_interval(secs => p_look_seconds);
   v_is_later boolean := coalesce(p_before > v_later, false);
   v_before uuid := coalesce(p_before, v_later);
   v_few uuid[];
@@ -479,7 +479,7 @@ begin
 
   -- Each status its own query, where an index of its runs helps; else all runs.
   if p_statuses is not null and not 'succeeded' = any (p_statuses) then
-    v_few := workflow.few_ids(p_patterns, p_statuses, least(5000, p_looks));
+    v_few := workflow.few_ids(p_patterns, p_statuses, least(1000, p_looks));
     if v_few is not null then
       v_sources := array(select format('run.status = %L', status)
                            from unnest(array['waiting', 'failed', 'cancelled']) as status
@@ -516,7 +516,7 @@ begin
         ids := ids || v_id;
       end if;
       looked_back_to := case when not v_is_later then v_created_at end;
-      if looked_at = p_looks then
+      if looked_at = p_looks or looked_at % 500 = 0 and clock_timestamp() >= v_deadline then
         next_before := v_id;
         return;
       end if;
@@ -867,7 +867,7 @@ begin
 end
 $_$;
 
-CREATE FUNCTION workflow.list_page(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_looks integer DEFAULT 10000) RETURNS TABLE(run workflow.workflow_run, next_before uuid, looked_at bigint, looked_back_to timestamp with time zone)
+CREATE FUNCTION workflow.list_page(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_looks integer DEFAULT 10000, p_look_seconds double precision DEFAULT 0.025) RETURNS TABLE(run workflow.workflow_run, next_before uuid, looked_at bigint, looked_back_to timestamp with time zone)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -876,7 +876,8 @@ declare
 begin
   select found.ids, found.next_before, found.looked_at, found.looked_back_to
     into v_ids, next_before, looked_at, looked_back_to
-    from workflow.find_runs(p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit, p_looks) as found;
+    from workflow.find_runs(p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit, p_looks,
+                            p_look_seconds) as found;
   if cardinality(v_ids) = 0 then
     return next;
   end if;
@@ -898,7 +899,7 @@ begin
                               workflow.readable_columns('workflow.workflow_run'))
     using (select found.ids
              from workflow.find_runs(p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit,
-                                     p_looks => null) as found);
+                                     p_looks => null, p_look_seconds => null) as found);
 end
 $_$;
 

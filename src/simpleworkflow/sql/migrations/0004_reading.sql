@@ -76,9 +76,10 @@ $fn$;
 -- Find up to p_limit runs of any of the patterns and statuses, newest first: in the order of the ids, which is that of
 -- time where the database makes them.
 --
--- No index serves every filter: each would cost every run.  So p_looks bounds how many runs are looked at.  Where
--- next_before is not null there may be more: call again with it as p_before.  A page that is not full then was
--- looked for back to looked_back_to.  p_looks null: look at all of them, however long it takes.
+-- No index serves every filter: each would cost every run.  So p_looks bounds how many runs are looked at, and
+-- p_look_seconds how long, asked after each 500: runs that are far apart on a cold disk take longer.  Where next_before is
+-- not null there may be more: call again with it as p_before.  A page that is not full then was looked for back to
+-- looked_back_to.  Both null: look at all of them, however long it takes.
 --
 -- Pages of disk cost the planner nothing here, so that it counts rows: an index of few beats one of all.
 --
@@ -92,6 +93,7 @@ create function {schema}.find_runs(
   p_before uuid default null,
   p_limit int default 50,
   p_looks int default 10000,
+  p_look_seconds double precision default 0.025,
   out ids uuid[], out next_before uuid, out looked_at bigint, out looked_back_to timestamptz)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
@@ -100,6 +102,7 @@ declare
   c_above_all constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
   -- The first id that was made later than p_created_before.
   v_later uuid := case when p_looks is not null then {schema}.first_id_at(p_created_before + interval '1 ms') end;
+  v_deadline timestamptz := clock_timestamp() + make_interval(secs => p_look_seconds);
   v_is_later boolean := coalesce(p_before > v_later, false);
   v_before uuid := coalesce(p_before, v_later);
   v_few uuid[];
@@ -130,7 +133,7 @@ begin
 
   -- Each status its own query, where an index of its runs helps; else all runs.
   if p_statuses is not null and not 'succeeded' = any (p_statuses) then
-    v_few := {schema}.few_ids(p_patterns, p_statuses, least(5000, p_looks));
+    v_few := {schema}.few_ids(p_patterns, p_statuses, least(1000, p_looks));
     if v_few is not null then
       v_sources := array(select format('run.status = %L', status)
                            from unnest(array['waiting', 'failed', 'cancelled']) as status
@@ -167,7 +170,7 @@ begin
         ids := ids || v_id;
       end if;
       looked_back_to := case when not v_is_later then v_created_at end;
-      if looked_at = p_looks then
+      if looked_at = p_looks or looked_at % 500 = 0 and clock_timestamp() >= v_deadline then
         next_before := v_id;
         return;
       end if;
@@ -197,7 +200,7 @@ begin
                               {schema}.readable_columns('{schema}.workflow_run'))
     using (select found.ids
              from {schema}.find_runs(p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit,
-                                     p_looks => null) as found);
+                                     p_looks => null, p_look_seconds => null) as found);
 end
 $fn$;
 
@@ -209,7 +212,8 @@ create function {schema}.list_page(
   p_created_before timestamptz default null,
   p_before uuid default null,
   p_limit int default 50,
-  p_looks int default 10000)
+  p_looks int default 10000,
+  p_look_seconds double precision default 0.025)
 returns table (run {schema}.workflow_run, next_before uuid, looked_at bigint, looked_back_to timestamptz)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $fn$
 declare
@@ -217,7 +221,8 @@ declare
 begin
   select found.ids, found.next_before, found.looked_at, found.looked_back_to
     into v_ids, next_before, looked_at, looked_back_to
-    from {schema}.find_runs(p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit, p_looks) as found;
+    from {schema}.find_runs(p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit, p_looks,
+                            p_look_seconds) as found;
   if cardinality(v_ids) = 0 then
     return next;
   end if;
