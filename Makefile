@@ -34,8 +34,8 @@ test-pooled: $(VENV)/.installed-dev  ## the tests of clients and workers behind 
 test-serializable: $(VENV)/.installed-dev  ## the tests where every transaction is serializable unless it says otherwise
 	@$(BIN)/python tests/variants.py serializable $(ARGS)
 
-bench: $(VENV)/.installed-dev  ## how fast runs are drained here, beside the bare SQL functions (QUICK=1: one short round)
-	@$(BIN)/python bench/drain.py $(if $(QUICK),--runs 20000 --rounds 1)
+bench: $(VENV)/.installed-dev  ## us beside nine peers, the bare SQL functions and a plain table (QUICK=1: two minutes; ARGS='--only ours,floor')
+	@$(BIN)/python bench/compare.py $(if $(QUICK),--quick) $(ARGS)
 
 bench-growth: $(VENV)/.installed-dev  ## whether it stays as fast when work grows (QUICK=1: small sizes; ARGS="--only pending,types", "--only steady")
 	@$(BIN)/python bench/growth.py $(if $(QUICK),--quick) $(ARGS)
@@ -62,7 +62,7 @@ migrate-up: $(VENV)/.installed  ## bring the schema of DATABASE_URL (or the embe
 	@$(BIN)/wf migrate
 
 clean:  ## remove what make has built; the embedded database in .simpleworkflow stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "simple-workflow needs Python 3.11 or newer with the venv module; set PYTHON=/path/to/python3" >&2; exit 1; }

@@ -35,6 +35,9 @@ def server(database_url: str | None = None) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="wf-bench-") as folder:
         Path(folder).chmod(0o755)  # as root, the server runs as another account
         with embedded.start(Path(folder) / "postgres") as started:
+            with psycopg.connect(started.superuser_url, autocommit=True) as conn:
+                conn.execute("alter role workflow createdb")  # a database for each system that is compared
+                conn.execute("grant pg_checkpoint to workflow")
             yield started.url
             started.close()
 

@@ -219,6 +219,16 @@ def reopen(db: Database, run_id: str, *, attempts: int = 3, reason: str | None =
     return bool(ask(db, statements.reopen_runs([uuid.UUID(run_id)], attempts, reason))[uuid.UUID(run_id)])
 
 
+def set_policy(db: Database, pattern: str, *, events: bool = True, succeeded: bool = True) -> bool:
+    """Say what a pattern keeps; return whether that changed anything."""
+    return bool(ask(db, statements.set_policy(pattern, keeps_events=events, keeps_succeeded=succeeded)))
+
+
+def drop_policy(db: Database, pattern: str) -> bool:
+    """End the policy of a pattern; return whether there was one."""
+    return bool(ask(db, statements.drop_policy(pattern)))
+
+
 # ── time ───────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -96,12 +96,18 @@ class TransitionRefused(WorkflowError):
 
 
 class RunNotFound(WorkflowError):
-    """There is no run with this id."""
+    """There is no run with this id, or no longer: it was pruned, or succeeded and its policy keeps no such runs."""
 
     exit_code = 5
 
-    def __init__(self, run_id: object) -> None:
-        super().__init__(f"run {run_id} does not exist")
+    def __init__(self, run_id: object, *, was_awaited: bool = False) -> None:
+        # Who waits most likely knows that it was there.
+        why = (
+            "; if it did, it succeeded and its policy keeps no such runs, or it was pruned"
+            if was_awaited
+            else ""
+        )
+        super().__init__(f"run {run_id} does not exist{why}")
         self.run_id = run_id
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "ENDED",
     "STATUSES",
     "NewRun",
+    "Policy",
     "PrunableCount",
     "Run",
     "RunEvent",
@@ -112,6 +113,21 @@ class PrunableCount:
 
     runs: int
     is_exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the types that ``pattern`` covers keep, since when, and who set it so.
+
+    Without ``keeps_events``, runs recorded since then leave none.  Without ``keeps_succeeded``, a run is deleted when
+    it succeeds.  Of several that cover a type the most specific counts.
+    """
+
+    pattern: str
+    keeps_events: bool
+    keeps_succeeded: bool
+    applies_from: datetime
+    set_by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,6 +53,9 @@ COMMANDS = {
     "run cancel <pending>": ["operator"],
     "run reopen <failed>": ["operator"],
     "prune --older-than 1000d": ["operator"],
+    "type policy no.such.type": ["operator"],
+    "type policy no.such.type --default": ["operator"],
+    "type policies": ["reader", "operator"],
     "verify": ["operator"],
     "migrate --check": ["producer", "worker", "operator", "reader"],
 }

@@ -13,6 +13,7 @@ import pytest
 from cli.programs import WF
 from simpleworkflow.cli.program import COMMANDS
 from simpleworkflow.cli.run import COMMANDS as RUN_COMMANDS
+from simpleworkflow.cli.type import COMMANDS as TYPE_COMMANDS
 
 
 @pytest.fixture
@@ -110,12 +111,15 @@ def test_the_embedded_server_is_named_on_stderr(program, tmp_path_factory):
     assert answer.err == ""
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, *(f"run {name}" for name in RUN_COMMANDS)])
+@pytest.mark.parametrize(
+    "name",
+    [*COMMANDS, *(f"run {name}" for name in RUN_COMMANDS), *(f"type {name}" for name in TYPE_COMMANDS)],
+)
 def test_every_command_has_help_with_an_example(wf, name):
     answer = wf(*name.split(), "--help")
 
     assert answer.code == 0
-    assert "Example" in answer.out or name == "run"
+    assert "Example" in answer.out or name in ("run", "type")
     assert max(len(line) for line in answer.out.splitlines()) <= 80
 
 

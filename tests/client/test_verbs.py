@@ -452,3 +452,49 @@ def test_a_type_called_null_and_a_key_with_quotes_survive_the_arrays(client: Any
 
 def test_no_runs_are_no_handles(client: Any) -> None:
     assert client.submit_many([]) == []
+
+
+def test_a_policy_is_set_listed_and_dropped(client: Any, db: Database) -> None:
+    assert client.set_policy("a.%", keeps_events=False)
+    assert client.set_policy("a.b", keeps_succeeded=False)
+    assert not client.set_policy("a.%", keeps_events=False)
+
+    wide, narrow = client.policies()
+
+    assert (wide.pattern, wide.keeps_events, wide.keeps_succeeded) == ("a.%", False, True)
+    assert (narrow.pattern, narrow.keeps_events, narrow.keeps_succeeded) == ("a.b", True, False)
+    assert (wide.applies_from.tzinfo, wide.set_by) == (UTC, db.info.user)
+    assert client.drop_policy("a.%")
+    assert not client.drop_policy("a.%")
+    assert client.policies() == [narrow]
+
+
+@pytest.mark.parametrize("pattern", ["a b", "%%", "", None, 1, "a.b\n", "x" * 201])
+def test_a_pattern_that_covers_no_type_has_no_policy(client: Any, pattern: Any) -> None:
+    with pytest.raises(InvalidInput, match="pattern: expected"):
+        client.set_policy(pattern)
+    with pytest.raises(InvalidInput, match="pattern: expected"):
+        client.drop_policy(pattern)
+
+
+@pytest.mark.parametrize("name", ["keeps_events", "keeps_succeeded"])
+@pytest.mark.parametrize("value", [None, 0, "no"])
+def test_what_a_policy_keeps_is_yes_or_no(client: Any, name: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"{name}: expected True or False"):
+        client.set_policy("a.%", **{name: value})
+
+
+@pytest.mark.parametrize("timeout", [0, 10])
+def test_waiting_for_a_run_that_its_policy_deletes_names_the_likely_reason(
+    client: Any, db: Database, timeout: float
+) -> None:
+    client.set_policy("a.%", keeps_succeeded=False)
+    handle = client.submit("a.b.v1")
+    held = claim(db)
+    assert held is not None
+    finish(db, held)
+
+    with pytest.raises(RunNotFound, match="does not exist; if it did, it succeeded"):
+        handle.wait(timeout)
+    with pytest.raises(RunNotFound):
+        client.get(handle.id)

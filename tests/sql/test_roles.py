@@ -140,6 +140,7 @@ STATEMENTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "payloads as whole row": ("select run from workflow_run as run", OPERATES, None),
     "payloads as json": ("select to_jsonb(run) from workflow_run as run", OPERATES, None),
     "the registry": ("select * from workflow_registry", READS, None),
+    "policies": ("select * from workflow_policy", READS, None),
     "schedules": ("select id, schedule, next_run_at from workflow_schedule", READS, None),
     "payloads of schedules": ("select payload from workflow_schedule", OPERATES, None),
     "the version": ("select max(version) from workflow_migration", ALL, None),
@@ -184,8 +185,22 @@ STATEMENTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
             "finished_at": "now()",
             "idempotency_key": "'x'",
             "parent_id": "id",
+            "keeps_events": "false",
         }.items()
     },
+    "insert a run that keeps no events": (
+        "insert into workflow_run (type, keeps_events) values ('a.v1', false)",
+        ("application",),
+        "WF001",
+    ),
+    "write a policy": (
+        "insert into workflow_policy (pattern, keeps_events, keeps_succeeded) values ('%', false, false)",
+        NOBODY,
+        None,
+    ),
+    "change policies": ("update workflow_policy set keeps_events = false", NOBODY, None),
+    "delete policies": ("delete from workflow_policy", NOBODY, None),
+    "truncate policies": ("truncate workflow_policy", NOBODY, None),
     "write an event": (
         "insert into workflow_event (workflow_id, event_type) values ('<leased>', 'succeeded')",
         NOBODY,
@@ -214,6 +229,7 @@ STATEMENTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "lock runs a little": ("lock table workflow_run in row exclusive mode", NOBODY, None),
     "lock events": ("lock table workflow_event in share mode", NOBODY, None),
     "lock types": ("lock table workflow_registry in access exclusive mode", NOBODY, None),
+    "lock policies": ("lock table workflow_policy in share row exclusive mode", NOBODY, None),
     "lock schedules": ("lock table workflow_schedule in exclusive mode", NOBODY, None),
     "lock rows": ("select id from workflow_run for update", OPERATES, None),
     "lock rows for share": ("select id from workflow_run for key share", OPERATES, None),
@@ -276,6 +292,17 @@ STATEMENTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "reopen by function": ("select * from reopen('{<failed>}')", OPERATES, None),
     "prune": ("select * from prune(now())", OPERATES, None),
     "count_prunable": ("select count_prunable(now())", OPERATES, None),
+    "set_policy": ("select set_policy('b.%', false, false)", OPERATES, None),
+    "drop_policy": ("select drop_policy('b.%')", OPERATES, None),
+    "list_policies": ("select * from list_policies()", READS, None),
+    "replace_policy": ("select replace_policy('b.%', false, false)", NOBODY, None),
+    "write_policies": ("select write_policies()", NOBODY, None),
+    "is_deleted_on_success": ("select is_deleted_on_success('b.v1')", NOBODY, None),
+    "delete_succeeded": (
+        "select delete_succeeded('worker', '{<leased>}', '{1}', array['succeeded'])",
+        NOBODY,
+        None,
+    ),
     "lock_due_runs": ("select * from lock_due_runs('{%}', 1, now())", NOBODY, None),
     "get_runs": ("select * from get_runs('{<failed>}')", READS, None),
     "list_runs": ("select * from list_runs()", READS, None),
@@ -400,6 +427,9 @@ TRICKS = {
         "update workflow_run set priority = 7 where id = '<leased>'",
         "delete from workflow_run where id = '<succeeded>'",
         "insert into workflow_event (workflow_id, event_type) values ('<leased>', 'progress')",
+        "insert into workflow_policy (pattern, keeps_events, keeps_succeeded) values ('a.%', false, false)",
+        "update workflow_policy set keeps_events = false",
+        "insert into workflow_run (type, keeps_events) values ('a.v1', false)",
         "select set_config('workflow.transition', '', false)",
     )
     for transition in (
@@ -412,6 +442,7 @@ TRICKS = {
         "reopen",
         "prune",
         "progress",
+        "policy",
     )
 } | {
     "the audit of inserts on a table of one's own": (
@@ -421,6 +452,11 @@ TRICKS = {
             " for each statement execute function <schema>.audit_insert()"
         ),
         "insert into mine values ('<leased>', 'a.v1')",
+    ),
+    "the policies on a table of one's own": (
+        "create temp table mine (like <schema>.workflow_run)",
+        "create trigger mine before insert on mine for each row execute function <schema>.apply_policy()",
+        "insert into mine (id, type) values ('<leased>', 'a.v1')",
     ),
     "the audit of transitions on a table of one's own": (
         "create temp table mine (like <schema>.workflow_run)",
@@ -560,10 +596,11 @@ def test_no_trick_changes_what_a_role_may_not(
 
 
 def everything(db: Database) -> list[Any]:
-    """Return all runs but for what is being edited by right, and all events."""
+    """Return all runs but for what is being edited by right, all events and all policies."""
     runs = db.execute("select run::text from workflow_run as run order by id").fetchall()
     events = db.execute("select event::text from workflow_event as event order by id").fetchall()
-    return [*runs, *events]
+    policies = db.execute("select policy::text from workflow_policy as policy order by id").fetchall()
+    return [*runs, *events, *policies]
 
 
 # ── reading what is hidden ─────────────────────────────────────────────────────────────────────────

@@ -140,6 +140,7 @@ COLUMNS = {
     "parent_id": "'00000000-0000-7000-8000-000000000001'",
     "crashes": "1",
     "is_suspect": "true",
+    "keeps_events": "false",
     "finished_at": "'2001-01-01 00:00+00'",
 }
 

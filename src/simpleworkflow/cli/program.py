@@ -60,6 +60,7 @@ COMMANDS = {
     "demo": Lazy("demo", "demo", "Watch real runs recorded, retried, cancelled, recovered."),
     "submit": Lazy("submit", "submit", "Record a run, and wait for it if asked."),
     "run": Lazy("run", "run", "List, show, cancel, reopen and watch runs."),
+    "type": Lazy("type", "type_", "Say what types keep: events, succeeded runs."),
     "worker": Lazy("worker", "worker", "Run the worker of a module in several processes."),
     "migrate": Lazy("migrate", "migrate", "Bring the schema up to date; check it; print the SQL."),
     "verify": Lazy("verify", "verify", "Check that runs and events keep the promises."),

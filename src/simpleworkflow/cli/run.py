@@ -140,4 +140,7 @@ def show(*, run_id: UUID, as_json: bool) -> None:
 
         print_run(found)
         click.echo()
-        print_events(events)
+        if events:
+            print_events(events)
+        else:
+            click.echo("no events: its type kept none when it was recorded; see `wf type policies`", err=True)

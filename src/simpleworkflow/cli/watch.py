@@ -55,6 +55,7 @@ class Watcher:
         self._last_seen = dict.fromkeys(run_ids, 0)  # of the runs that have not ended
         self._as_json = as_json
         self._with_run = len(self._last_seen) > 1
+        self._has_looked = False
 
     def look(self) -> bool:
         """Print what is new; return whether a run is left that has not ended.
@@ -66,10 +67,11 @@ class Watcher:
         runs = {run.id: run for run in self._ask(get_runs(list(self._last_seen)))}
         for run_id in list(self._last_seen):
             if run_id not in runs:
-                raise RunNotFound(run_id)
+                raise RunNotFound(run_id, was_awaited=self._has_looked)
             self._print_new(run_id)
             if runs[run_id].has_ended:
                 del self._last_seen[run_id]
+        self._has_looked = True
         sys.stdout.flush()
         return bool(self._last_seen)
 

@@ -14,7 +14,7 @@ from simpleworkflow.client.foreign import in_one_transaction, run_foreign_async
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import AsyncRunner
 from simpleworkflow.client.waiting import TOO_SHORT_SECONDS, AsyncWaiting, check_timeout
-from simpleworkflow.model import NewRun, PrunableCount, Run, RunEvent, RunPage
+from simpleworkflow.model import NewRun, Policy, PrunableCount, Run, RunEvent, RunPage
 from simpleworkflow.statements import submit_runs
 
 __all__ = ["AsyncClient", "AsyncRunHandle"]
@@ -157,6 +157,20 @@ class AsyncClient:
     ) -> PrunableCount:
         """Count what ``prune`` would delete, quickly; see ``Client.count_prunable``."""
         return await self._follow(verbs.count_prunable(older_than, pattern=pattern, status=status))
+
+    async def set_policy(
+        self, pattern: str, *, keeps_events: bool = True, keeps_succeeded: bool = True
+    ) -> bool:
+        """Say what types keep; return whether that changed anything; see ``Client.set_policy``."""
+        return await self._follow(verbs.set_policy(pattern, keeps_events, keeps_succeeded))
+
+    async def drop_policy(self, pattern: str) -> bool:
+        """Let ``pattern`` have no policy of its own; return whether it had one; see ``Client.drop_policy``."""
+        return await self._follow(verbs.drop_policy(pattern))
+
+    async def policies(self) -> builtins.list[Policy]:
+        """Return the policies that apply now, the least specific first."""
+        return await self._follow(verbs.policies())
 
     async def list(
         self,

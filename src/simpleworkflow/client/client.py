@@ -14,7 +14,7 @@ from simpleworkflow.client.foreign import in_one_transaction, run_foreign
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import Runner
 from simpleworkflow.client.waiting import TOO_SHORT_SECONDS, Waiting, check_timeout
-from simpleworkflow.model import NewRun, PrunableCount, Run, RunEvent, RunPage
+from simpleworkflow.model import NewRun, Policy, PrunableCount, Run, RunEvent, RunPage
 from simpleworkflow.statements import submit_runs
 
 __all__ = ["Client", "RunHandle"]
@@ -166,7 +166,7 @@ class Client:
         ``conn`` must be committed before.  While the database cannot be reached, waiting goes on.
 
         Raises:
-            RunNotFound: there is no such run.
+            RunNotFound: there is no such run, or no longer: a policy may delete a run when it succeeds.
             WaitTimeout: it did not end within ``timeout`` seconds; it goes on by itself.
         """
         run_id, seconds = verbs.as_run_id(run_id), check_timeout(timeout)
@@ -236,6 +236,34 @@ class Client:
             InvalidInput: as for ``prune``.
         """
         return self._follow(verbs.count_prunable(older_than, pattern=pattern, status=status))
+
+    def set_policy(self, pattern: str, *, keeps_events: bool = True, keeps_succeeded: bool = True) -> bool:
+        """Say what the types that ``pattern`` covers keep; return whether that changed anything.
+
+        It trades history for speed.  Without ``keeps_events``, runs recorded from now on leave none; those that
+        exist go on as they began.  Without ``keeps_succeeded``, a run is deleted, with the events it has, in the
+        moment it succeeds: ``get`` and ``wait`` then raise ``RunNotFound``, and its idempotency key is free again.
+        Of several patterns that cover a type the most specific counts.
+
+        Raises:
+            InvalidInput: ``pattern`` is neither a type nor a prefix that ends in ``%``.
+            WorkflowError: somebody has written runs in a transaction that is still open; try again.
+        """
+        return self._follow(verbs.set_policy(pattern, keeps_events, keeps_succeeded))
+
+    def drop_policy(self, pattern: str) -> bool:
+        """Let ``pattern`` have no policy of its own any more; return whether it had one.
+
+        A less specific one applies then; without one, everything is kept.
+
+        Raises:
+            InvalidInput, WorkflowError: as for ``set_policy``.
+        """
+        return self._follow(verbs.drop_policy(pattern))
+
+    def policies(self) -> builtins.list[Policy]:
+        """Return the policies that apply now, the least specific first."""
+        return self._follow(verbs.policies())
 
     def list(
         self,

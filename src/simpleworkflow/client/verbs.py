@@ -31,6 +31,7 @@ from simpleworkflow.model import (
     STATUSES,
     TYPE_CHARACTERS_MAX,
     NewRun,
+    Policy,
     PrunableCount,
     Run,
     RunEvent,
@@ -53,6 +54,7 @@ __all__ = [
     "cancel",
     "check_schema",
     "count_prunable",
+    "drop_policy",
     "events",
     "follow",
     "follow_async",
@@ -60,9 +62,11 @@ __all__ = [
     "get_ended",
     "list_page",
     "new_runs",
+    "policies",
     "prune",
     "reopen",
     "result_of",
+    "set_policy",
     "submit",
 ]
 
@@ -157,7 +161,10 @@ def get(run_id: UUID | str) -> Plan[Run]:
 
 def get_ended(run_id: UUID | str, timeout: float) -> Plan[Run]:
     """Read one run that has ended already."""
-    run = yield from get(run_id)
+    try:
+        run = yield from get(run_id)
+    except RunNotFound:
+        raise RunNotFound(run_id, was_awaited=True) from None
     if not run.has_ended:
         raise WaitTimeout(run_id, timeout)
     return run
@@ -264,11 +271,13 @@ def prune(
 ) -> Plan[int]:
     """Delete what ended so long ago, batch after batch; say how many runs that were."""
     seconds = check_duration("older_than", older_than)
-    patterns, statuses = _patterns(pattern), _ended_statuses(status)
+    patterns, statuses = _patterns(pattern), _ended(status)
     if limit is not None:
         check_integer("limit", limit, 1, 2**63 - 1)
     if dry_run:
-        counted = yield from _count(seconds, patterns, statuses, limit)
+        counted = yield from count_prunable(
+            older_than, pattern=pattern, status=status, limit=limit, look_at_all=True
+        )
         return counted.runs
     pruned, reached_at = 0, None
     while limit is None or pruned < limit:
@@ -283,20 +292,15 @@ def prune(
 
 
 def count_prunable(
-    older_than: float | timedelta, *, pattern: Patterns | None, status: Statuses | None
+    older_than: float | timedelta,
+    *,
+    pattern: Patterns | None,
+    status: Statuses | None,
+    limit: int | None = None,
+    look_at_all: bool = False,
 ) -> Plan[PrunableCount]:
-    """Count what there is to prune, as far as one look goes."""
-    seconds = check_duration("older_than", older_than)
-    part: statements.Counted = yield statements.count_prunable_runs(
-        seconds, _patterns(pattern), _ended_statuses(status), looks=COUNTED_AT_ONCE
-    )
-    return PrunableCount(part.runs, is_exact=part.reached_at is None)
-
-
-def _count(
-    seconds: float, patterns: list[str] | None, statuses: list[Status] | None, limit: int | None
-) -> Plan[PrunableCount]:
-    """Count part after part: no statement is long, and none holds an old snapshot."""
+    """Count what there is to prune, as far as one look goes; or part after part, none of which takes long."""
+    seconds, patterns, statuses = check_duration("older_than", older_than), _patterns(pattern), _ended(status)
     runs, reached_at = 0, None
     while True:
         part: statements.Counted = yield statements.count_prunable_runs(
@@ -305,8 +309,34 @@ def _count(
         runs, reached_at = runs + part.runs, part.reached_at
         if limit is not None and runs >= limit:
             return PrunableCount(limit, is_exact=True)
-        if reached_at is None:
-            return PrunableCount(runs, is_exact=True)
+        if reached_at is None or not look_at_all:
+            return PrunableCount(runs, is_exact=reached_at is None)
+
+
+# ── policies ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def set_policy(pattern: str, keeps_events: bool, keeps_succeeded: bool) -> Plan[bool]:
+    """Say what a pattern keeps; say whether that changed anything."""
+    for name, value in (("keeps_events", keeps_events), ("keeps_succeeded", keeps_succeeded)):
+        if not isinstance(value, bool):
+            raise InvalidInput(f"{name}: expected True or False, got {shown(value)}")
+    changed: bool = yield statements.set_policy(
+        _as_pattern(pattern), keeps_events=keeps_events, keeps_succeeded=keeps_succeeded
+    )
+    return changed
+
+
+def drop_policy(pattern: str) -> Plan[bool]:
+    """Let a pattern have no policy of its own; say whether it had one."""
+    changed: bool = yield statements.drop_policy(_as_pattern(pattern))
+    return changed
+
+
+def policies() -> Plan[list[Policy]]:
+    """Read the policies that apply."""
+    found: list[Policy] = yield statements.list_policies()
+    return found
 
 
 def _reason(reason: object) -> str | None:
@@ -368,7 +398,7 @@ def _statuses(status: Statuses | None) -> list[Status] | None:
     return statuses
 
 
-def _ended_statuses(status: Statuses | None) -> list[Status] | None:
+def _ended(status: Statuses | None) -> list[Status] | None:
     statuses = _statuses(status)
     if alive := [one for one in statuses or () if one not in ENDED]:
         raise InvalidInput(f"status: only runs that have ended can be pruned, got {shown(alive[0])}")

@@ -141,7 +141,7 @@ def _chunks(ids: list[UUID], size: int) -> Iterator[list[UUID]]:
 
 def _outcome(run_id: UUID, told: Told) -> Run:
     if told is None:
-        raise RunNotFound(run_id)
+        raise RunNotFound(run_id, was_awaited=True)
     if isinstance(told, Exception):
         raise told
     return told

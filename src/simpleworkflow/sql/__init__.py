@@ -19,6 +19,7 @@ _READING = {
     "find_runs": "reader",
     "list_events": "reader",
     "ended_runs": "reader",
+    "list_policies": "reader",
     "verify": "operator",
 }
 _FILE_NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")

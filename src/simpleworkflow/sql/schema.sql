@@ -9,17 +9,29 @@ CREATE TYPE workflow.lane AS (
 	id uuid
 );
 
+CREATE FUNCTION workflow.apply_policy() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  new.keeps_events := false;
+  return new;
+end
+$$;
+
 CREATE FUNCTION workflow.audit_cancel() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  insert into workflow.workflow_event (workflow_id, event_type, data)
-  values (new.id, 'cancelled', jsonb_strip_nulls(jsonb_build_object(
-    'by', session_user, 'from', old.status, 'attempt', old.attempt, 'token', old.fencing_token,
-    'worker', old.leased_by,
-    'reason', case when current_setting('workflow.transition', true) = 'cancel'
-                   then nullif(current_setting('workflow.detail'), '') end)));
+  if new.keeps_events then
+    insert into workflow.workflow_event (workflow_id, event_type, data)
+    values (new.id, 'cancelled', jsonb_strip_nulls(jsonb_build_object(
+      'by', session_user, 'from', old.status, 'attempt', old.attempt, 'token', old.fencing_token,
+      'worker', old.leased_by,
+      'reason', case when current_setting('workflow.transition', true) = 'cancel'
+                     then nullif(current_setting('workflow.detail'), '') end)));
+  end if;
   if old.status = 'leased' then
     perform pg_notify('workflow', format('cancelled %s %s', new.id, old.fencing_token));
   end if;
@@ -31,12 +43,16 @@ CREATE FUNCTION workflow.audit_insert() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  v_types text[];
 begin
   insert into workflow.workflow_event (workflow_id, event_type, data)
   select run.id, 'created', jsonb_build_object('by', session_user)
-    from new_runs as run;
-  if found then
-    perform workflow.wake(array(select distinct run.type from new_runs as run limit 17));
+    from new_runs as run
+   where run.keeps_events;
+  v_types := array(select distinct run.type from new_runs as run limit 17);
+  if cardinality(v_types) > 0 then   -- also where no event was written
+    perform workflow.wake(v_types);
   end if;
   return null;
 end
@@ -54,7 +70,8 @@ begin
     insert into workflow.workflow_event (workflow_id, event_type, data)
     select run.id, 'leased',
            jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token)
-      from new_runs as run;
+      from new_runs as run
+     where run.keeps_events;
   elsif v_transition = 'finish' then
     insert into workflow.workflow_event (workflow_id, event_type, data)
     select run.id,
@@ -69,33 +86,38 @@ begin
                jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
                                   'error', run.last_error, 'run_at', run.run_at)
            end
-      from new_runs as run;
+      from new_runs as run
+     where run.keeps_events;
   elsif v_transition = 'heartbeat' then
     insert into workflow.workflow_event (workflow_id, event_type, data)
     select run.id, 'heartbeat',
            jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
                               'seconds', current_setting('workflow.detail')::double precision,
                               'lease_until', run.lease_until)
-      from new_runs as run;
+      from new_runs as run
+     where run.keeps_events;
   elsif v_transition = 'expire' then
     insert into workflow.workflow_event (workflow_id, event_type, data)
     select run.id, 'expired',
            jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
                               'to', run.status, 'error', run.last_error, 'by', session_user)
            || case when run.is_suspect and run.status = 'pending' then '{"suspect": true}' else '{}' end::jsonb
-      from new_runs as run;
+      from new_runs as run
+     where run.keeps_events;
   elsif v_transition = 'release' then
     insert into workflow.workflow_event (workflow_id, event_type, data)
     select run.id, 'released',
            jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token)
-      from new_runs as run;
+      from new_runs as run
+     where run.keeps_events;
   elsif v_transition = 'reopen' then
     insert into workflow.workflow_event (workflow_id, event_type, data)
     select run.id, 'reopened',
            jsonb_strip_nulls(jsonb_build_object(
              'by', session_user, 'attempt', run.attempt, 'max_attempts', run.max_attempts,
              'reason', nullif(current_setting('workflow.detail'), '')))
-      from new_runs as run;
+      from new_runs as run
+     where run.keeps_events;
   end if;
   if v_transition in ('expire', 'release', 'reopen') then
     perform workflow.wake(array(select distinct run.type from new_runs as run
@@ -291,12 +313,70 @@ CREATE FUNCTION workflow.default_backoff_seconds(p_attempt integer) RETURNS doub
     LANGUAGE sql PARALLEL SAFE
     RETURN LEAST((21600)::double precision, ((((60.0 * (p_attempt)::numeric) * (p_attempt)::numeric))::double precision * ((0.9)::double precision + ((0.2)::double precision * random()))));
 
+CREATE FUNCTION workflow.delete_succeeded(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[]) RETURNS SETOF uuid
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_nestloop TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  v_types text[];
+  v_are_all boolean;
+  v_deleted uuid[];
+  v_with_events uuid[];
+begin
+  -- A type never changes, so that no lock is needed to read it.
+  select array_agg(found.type) filter (where found.is_deleted), bool_and(found.is_deleted) into v_types, v_are_all
+    from (select run.type, workflow.is_deleted_on_success(run.type) as is_deleted
+            from (select distinct run.type from workflow.workflow_run as run where run.id = any (p_ids)) as run) as found;
+  if v_types is null then
+    return;
+  end if;
+  if not v_are_all or exists (select from unnest(p_statuses) as status where status <> 'succeeded') then
+    -- The others are written by a second statement; all are locked in the order of their ids before.
+    perform from workflow.workflow_run as run
+      where run.id = any (p_ids) and run.leased_by = p_worker order by run.id for update;
+  end if;
+  with deleted as (
+    delete from workflow.workflow_run as run
+     using (select * from unnest(p_ids, p_tokens, p_statuses) as wanted (id, token, status)
+             where wanted.status = 'succeeded'
+             order by wanted.id) as done
+     where run.id = any (p_ids)
+       and run.id = done.id
+       and run.fencing_token = done.token   -- the fence: a run claimed again has a higher token
+       and run.leased_by = p_worker
+       and run.type = any (v_types)
+    returning run.id, run.keeps_events)
+  select array_agg(deleted.id), array_agg(deleted.id) filter (where deleted.keeps_events) into v_deleted, v_with_events
+    from deleted;
+  -- A statement of its own, after the lock: what the run was changed by until then has left its events by now.
+  if v_with_events is not null then
+    delete from workflow.workflow_event where workflow_id = any (v_with_events);
+  end if;
+  return query select unnest(v_deleted);
+end
+$$;
+
 CREATE FUNCTION workflow.disabled_types() RETURNS text[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return (select array_agg(workflow_name) from workflow.workflow_registry where not is_enabled);
+end
+$$;
+
+CREATE FUNCTION workflow.drop_policy(p_pattern text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return workflow.replace_policy(p_pattern, null, null);
 end
 $$;
 
@@ -541,6 +621,7 @@ CREATE FUNCTION workflow.finish(p_worker text, p_ids uuid[], p_tokens bigint[], 
     AS $$
 declare
   v_now timestamptz := clock_timestamp();
+  v_deleted bigint;
 begin
   if (cardinality(p_tokens), cardinality(p_statuses)) is distinct from (cardinality(p_ids), cardinality(p_ids)) then
     raise exception using errcode = 'WF002', message = 'p_ids, p_tokens, p_statuses: expected the same number of each';
@@ -554,6 +635,16 @@ begin
       hint = 'keep large data elsewhere and return a reference to it';
   end if;
   perform set_config('workflow.transition', 'finish', true), set_config('workflow.actor', p_worker, true);
+  if exists (select from workflow.workflow_policy as policy
+              where policy.applies_until is null and not policy.keeps_succeeded)
+  then
+    return query select workflow.delete_succeeded(p_worker, p_ids, p_tokens, p_statuses);
+    get diagnostics v_deleted = row_count;
+    if v_deleted = cardinality(p_ids) then
+      perform set_config('workflow.transition', '', true);
+      return;
+    end if;
+  end if;
   return query
   update workflow.workflow_run as run
      set status = case when done.status = 'pending' and run.attempt >= run.max_attempts then 'failed'
@@ -632,30 +723,31 @@ CREATE TABLE workflow.workflow_run (
     id uuid DEFAULT workflow.uuid7() NOT NULL,
     type text NOT NULL COLLATE pg_catalog."C",
     payload jsonb DEFAULT '{}'::jsonb NOT NULL,
-    status text DEFAULT 'pending'::text NOT NULL,
     priority integer DEFAULT 100 NOT NULL,
     run_at timestamp with time zone DEFAULT now() NOT NULL,
     idempotency_key text COLLATE pg_catalog."C",
-    attempt integer DEFAULT 0 NOT NULL,
     max_attempts integer DEFAULT 3 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    parent_id uuid,
+    deleted_at timestamp with time zone,
+    status text DEFAULT 'pending'::text NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    fencing_token bigint DEFAULT 0 NOT NULL,
     leased_by text COLLATE pg_catalog."C",
     lease_until timestamp with time zone,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
     last_error text,
     result jsonb,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    deleted_at timestamp with time zone,
-    fencing_token bigint DEFAULT 0 NOT NULL,
-    parent_id uuid,
-    finished_at timestamp with time zone,
     crashes integer DEFAULT 0 NOT NULL,
     is_suspect boolean DEFAULT false NOT NULL,
+    keeps_events boolean DEFAULT true NOT NULL,
     CONSTRAINT workflow_run_attempts CHECK (((attempt >= 0) AND (attempt <= max_attempts) AND ((status <> 'pending'::text) OR (attempt < max_attempts)))),
     CONSTRAINT workflow_run_finished CHECK (((status = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) = (finished_at IS NOT NULL))),
     CONSTRAINT workflow_run_lease CHECK ((((status = 'leased'::text) = (leased_by IS NOT NULL)) AND ((leased_by IS NULL) = (lease_until IS NULL)))),
     CONSTRAINT workflow_run_status CHECK ((status = ANY (ARRAY['pending'::text, 'leased'::text, 'waiting'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text])))
 )
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.05', autovacuum_analyze_scale_factor='0.05');
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.05', autovacuum_analyze_scale_factor='0.05');
 
 COMMENT ON TABLE workflow.workflow_run IS 'One row is one run: a recorded intent.  Insert (type, payload) to submit; update status to ''cancelled'' to cancel.';
 
@@ -677,13 +769,15 @@ CREATE FUNCTION workflow.guard_history() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if (tg_op, current_setting('workflow.transition', true)) in (('DELETE', 'prune'), ('INSERT', 'progress'))
+  if (tg_op, current_setting('workflow.transition', true)) in (
+       ('DELETE', 'prune'), ('DELETE', 'finish'), ('INSERT', 'progress'), ('INSERT', 'policy'), ('UPDATE', 'policy'))
      and current_user = (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid) then
     return null;
   end if;
   raise exception using errcode = 'WF001',
     message = format('%s: %s is refused; history is only added to, by the changes it records', tg_table_name, tg_op),
     hint = case when tg_table_name = 'workflow_run' then 'set deleted_at to hide a run that nobody executes'
+                when tg_table_name = 'workflow_policy' then 'use set_policy or drop_policy'
                 else 'workflow_event is written by the triggers and functions of this schema' end;
 end
 $$;
@@ -695,7 +789,7 @@ CREATE FUNCTION workflow.guard_insert() RETURNS trigger
 begin
   perform workflow.refuse_values(new);
   raise exception using errcode = 'WF001',
-    message = format('a new run cannot begin with status %s, an attempt, a lease, a result, a parent or an end',
+    message = format('a new run cannot begin with status %s, an attempt, a lease, a result, a parent, an end or keeps_events false',
                      coalesce(quote_literal(regexp_replace(left(new.status, 60), '[[:cntrl:]]', '?', 'g')), 'null')),
     hint = 'insert type and payload, and if needed id, priority, run_at, idempotency_key, max_attempts';
 end
@@ -739,10 +833,10 @@ begin
                   else 'only a worker that holds the run can, through finish' end;
   end if;
   if (new.id, new.type, new.idempotency_key, new.attempt, new.max_attempts, new.last_error, new.result,
-      new.created_at, new.fencing_token, new.parent_id, new.crashes, new.is_suspect)
+      new.created_at, new.fencing_token, new.parent_id, new.crashes, new.is_suspect, new.keeps_events)
      is distinct from
      (old.id, old.type, old.idempotency_key, old.attempt, old.max_attempts, old.last_error, old.result,
-      old.created_at, old.fencing_token, old.parent_id, old.crashes, old.is_suspect)
+      old.created_at, old.fencing_token, old.parent_id, old.crashes, old.is_suspect, old.keeps_events)
      or not v_cancels and (new.leased_by, new.lease_until, new.finished_at)
         is distinct from (old.leased_by, old.lease_until, old.finished_at) then
     raise exception using errcode = 'WF001',
@@ -837,6 +931,22 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.is_deleted_on_success(p_type text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return coalesce((
+    select not policy.keeps_succeeded
+      from workflow.workflow_policy as policy
+     where policy.applies_until is null
+       and (policy.pattern = p_type
+            or policy.pattern like '%\%' and starts_with(p_type, left(policy.pattern, -1)))
+     order by policy.pattern like '%\%', length(policy.pattern) desc
+     limit 1), false);
+end
+$$;
+
 CREATE FUNCTION workflow.is_disabled(p_type text, p_disabled text[]) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (EXISTS (SELECT FROM unnest(is_disabled.p_disabled) name(name) WHERE ((name.name = is_disabled.p_type) OR ((name.name ~~ '%\%'::text) AND starts_with(is_disabled.p_type, "left"(name.name, '-1'::integer))))));
@@ -886,6 +996,16 @@ begin
       from workflow.get_runs(v_ids) as one
      order by array_position(v_ids, one.id);
 end
+$$;
+
+CREATE FUNCTION workflow.list_policies() RETURNS TABLE(pattern text, keeps_events boolean, keeps_succeeded boolean, applies_from timestamp with time zone, set_by text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select policy.pattern::text, policy.keeps_events, policy.keeps_succeeded, policy.applies_from, policy.set_by
+    from workflow.workflow_policy as policy
+   where policy.applies_until is null
+   order by policy.pattern not like '%\%', length(policy.pattern), policy.pattern
 $$;
 
 CREATE FUNCTION workflow.list_runs(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50) RETURNS SETOF workflow.workflow_run
@@ -1111,6 +1231,7 @@ CREATE FUNCTION workflow.progress(p_worker text, p_id uuid, p_token bigint, p_pr
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
+  v_held record;
   v_found boolean;
 begin
   if not workflow.fits(p_progress, 65536) then
@@ -1118,18 +1239,18 @@ begin
       message = 'p_progress: expected at most 65536 bytes as text and 100 levels, got more';
   end if;
   perform set_config('workflow.transition', 'progress', true);
-  with held as (
-    select run.id, run.attempt, run.fencing_token
-      from workflow.workflow_run as run
-     where run.id = p_id
-       and run.fencing_token = p_token   -- the fence
-       and run.leased_by = p_worker
-       for share)
-  insert into workflow.workflow_event (workflow_id, event_type, data)
-  select held.id, 'progress', jsonb_build_object('worker', p_worker, 'attempt', held.attempt,
-                                                 'token', held.fencing_token, 'progress', p_progress)
-    from held;
+  select run.id, run.attempt, run.fencing_token, run.keeps_events into v_held
+    from workflow.workflow_run as run
+   where run.id = p_id
+     and run.fencing_token = p_token   -- the fence
+     and run.leased_by = p_worker
+     for share;
   v_found := found;
+  if v_held.keeps_events then
+    insert into workflow.workflow_event (workflow_id, event_type, data)
+    values (v_held.id, 'progress', jsonb_build_object('worker', p_worker, 'attempt', v_held.attempt,
+                                                      'token', v_held.fencing_token, 'progress', p_progress));
+  end if;
   perform set_config('workflow.transition', '', true);
   return v_found;
 end
@@ -1331,6 +1452,65 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.replace_policy(p_pattern text, p_keeps_events boolean, p_keeps_succeeded boolean) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $_$
+declare
+  v_now timestamptz;
+  v_present workflow.workflow_policy;
+  v_has_eventless boolean;
+begin
+  if p_pattern is null or length(p_pattern) > 200 or p_pattern !~ '^([A-Za-z0-9_.-]+%?|%)$' then
+    raise exception using errcode = 'WF002',
+      message = format('p_pattern: expected a type, or a prefix that ends in %%, got %s',
+                       coalesce(quote_literal(regexp_replace(left(p_pattern, 60), '[[:cntrl:]]', '?', 'g')), 'null'));
+  end if;
+  begin
+    lock table workflow.workflow_policy in share row exclusive mode;   -- one after the other; readers pass
+  exception when lock_not_available then
+    raise exception using errcode = 'WF001',
+      message = 'the policy was not changed: a transaction that has changed policies is still open; try again when it has ended';
+  end;
+  v_now := clock_timestamp();
+  select policy.pattern, policy.keeps_events, policy.keeps_succeeded into
+         v_present.pattern, v_present.keeps_events, v_present.keeps_succeeded
+    from workflow.workflow_policy as policy
+   where policy.pattern = p_pattern and policy.applies_until is null;
+  if (v_present.keeps_events, v_present.keeps_succeeded) is not distinct from (p_keeps_events, p_keeps_succeeded) then
+    return false;
+  end if;
+  v_has_eventless := exists (
+    select from workflow.workflow_policy as policy where policy.applies_until is null and not policy.keeps_events);
+  perform set_config('workflow.transition', 'policy', true);
+  update workflow.workflow_policy as policy
+     set applies_until = greatest(v_now, policy.applies_from), ended_by = session_user
+   where policy.pattern = p_pattern and policy.applies_until is null;
+  if p_keeps_events is not null then
+    insert into workflow.workflow_policy (pattern, keeps_events, keeps_succeeded, applies_from)
+    values (p_pattern, p_keeps_events, p_keeps_succeeded, v_now);
+  end if;
+  perform set_config('workflow.transition', '', true);
+  if v_present.keeps_events is distinct from p_keeps_events and (v_has_eventless or p_keeps_events is false) then
+    perform workflow.write_policies();
+  end if;
+  return true;
+end
+$_$;
+
+CREATE FUNCTION workflow.set_policy(p_pattern text, p_keeps_events boolean DEFAULT true, p_keeps_succeeded boolean DEFAULT true) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if p_keeps_events is null or p_keeps_succeeded is null then
+    raise exception using errcode = 'WF002', message = 'p_keeps_events, p_keeps_succeeded: expected true or false, got null';
+  end if;
+  return workflow.replace_policy(p_pattern, p_keeps_events, p_keeps_succeeded);
+end
+$$;
+
 CREATE FUNCTION workflow.submit(p_type text, p_payload jsonb DEFAULT '{}'::jsonb, p_idempotency_key text DEFAULT NULL::text, p_priority integer DEFAULT 100, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_delay_seconds double precision DEFAULT 0, p_max_attempts integer DEFAULT 3) RETURNS TABLE(id uuid, created boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1490,7 +1670,25 @@ begin
          format('the run is %s, its last event is %s', run.status, coalesce(latest.event_type, 'missing'))
     from workflow.workflow_run as run
     left join latest on latest.workflow_id = run.id
-   where latest.status is distinct from run.status;
+   where latest.status is distinct from run.status and run.keeps_events;
+
+  -- Those that keep no events are exempt from what is asked of events, and from nothing else.
+  return query
+  select 'only a policy lets a run keep no events', run.id, format('no policy for type %s ever said so', run.type)
+    from workflow.workflow_run as run
+   where not run.keeps_events
+     and not exists (
+           select from workflow.workflow_policy as policy
+            where not policy.keeps_events
+              and (policy.pattern = run.type
+                   or policy.pattern like '%\%' and starts_with(run.type, left(policy.pattern, -1))));
+
+  return query
+  select 'a run that keeps no events has none', run.id, format('it has %s', count(*))
+    from workflow.workflow_run as run
+    join workflow.workflow_event as event on event.workflow_id = run.id
+   where not run.keeps_events
+   group by run.id;
 
   return query
   select 'every event belongs to a run', event.workflow_id,
@@ -1509,7 +1707,7 @@ begin
          format('the token is %s, claims are %s', run.fencing_token, coalesce(claims.number, 0))
     from workflow.workflow_run as run
     left join claims on claims.workflow_id = run.id
-   where run.fencing_token <> coalesce(claims.number, 0);
+   where run.fencing_token <> coalesce(claims.number, 0) and run.keeps_events;
 
   -- Tokens are compared as text: what is no number is a violation, not an error.
   return query
@@ -1593,6 +1791,32 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.write_policies() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_cases text := (
+    select string_agg(
+             format(case when policy.pattern like '%\%' then ' when starts_with(new.type, %L) then %L'
+                         else ' when new.type = %L then %L' end,
+                    rtrim(policy.pattern, '%'), not policy.keeps_events),
+             '' order by policy.pattern like '%\%', length(policy.pattern) desc)
+      from workflow.workflow_policy as policy
+     where policy.applies_until is null
+    having bool_or(not policy.keeps_events));
+begin
+  execute format(
+    'create or replace trigger apply_policy before insert on workflow.workflow_run'
+    ' for each row when (%s) execute function workflow.apply_policy()',
+    coalesce('case' || v_cases || ' else false end', 'false'));
+exception when lock_not_available then
+  raise exception using errcode = 'WF001',
+    message = 'the policy was not changed: a transaction that has written runs is still open; try again when it has ended';
+end
+$$;
+
 ALTER TABLE workflow.workflow_event ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME workflow.workflow_event_id_seq
     START WITH 1
@@ -1607,6 +1831,30 @@ CREATE TABLE workflow.workflow_migration (
     name text NOT NULL,
     checksum text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE workflow.workflow_policy (
+    id bigint NOT NULL,
+    pattern text NOT NULL COLLATE pg_catalog."C",
+    keeps_events boolean NOT NULL,
+    keeps_succeeded boolean NOT NULL,
+    applies_from timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    applies_until timestamp with time zone,
+    set_by text DEFAULT SESSION_USER NOT NULL,
+    ended_by text,
+    CONSTRAINT workflow_policy_end CHECK ((((applies_until IS NULL) = (ended_by IS NULL)) AND (applies_until >= applies_from))),
+    CONSTRAINT workflow_policy_pattern CHECK (((length(pattern) <= 200) AND (pattern ~ '^([A-Za-z0-9_.-]+%?|%)$'::text)))
+);
+
+COMMENT ON TABLE workflow.workflow_policy IS 'What a type, or a prefix ending in %, keeps: its events, its succeeded runs.  Set by set_policy; the most specific counts.';
+
+ALTER TABLE workflow.workflow_policy ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME workflow.workflow_policy_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE workflow.workflow_registry (
@@ -1644,6 +1892,9 @@ ALTER TABLE ONLY workflow.workflow_event
 ALTER TABLE ONLY workflow.workflow_migration
     ADD CONSTRAINT workflow_migration_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY workflow.workflow_policy
+    ADD CONSTRAINT workflow_policy_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY workflow.workflow_registry
     ADD CONSTRAINT workflow_registry_pkey PRIMARY KEY (workflow_name);
 
@@ -1655,6 +1906,8 @@ ALTER TABLE ONLY workflow.workflow_run
 
 ALTER TABLE ONLY workflow.workflow_schedule
     ADD CONSTRAINT workflow_schedule_pkey PRIMARY KEY (id);
+
+CREATE UNIQUE INDEX workflow_policy_present ON workflow.workflow_policy USING btree (pattern) WHERE (applies_until IS NULL);
 
 CREATE INDEX workflow_registry_disabled ON workflow.workflow_registry USING btree (workflow_name) WHERE (NOT is_enabled);
 
@@ -1670,11 +1923,13 @@ CREATE INDEX workflow_run_suspect ON workflow.workflow_run USING btree (run_at) 
 
 CREATE TRIGGER a_guard_change BEFORE DELETE OR UPDATE OR TRUNCATE ON workflow.workflow_event FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_history();
 
+CREATE TRIGGER a_guard_change BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON workflow.workflow_policy FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_history();
+
 CREATE TRIGGER a_guard_delete BEFORE DELETE OR TRUNCATE ON workflow.workflow_run FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_history();
 
 CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_event FOR EACH STATEMENT WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION workflow.guard_history();
 
-CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_run FOR EACH ROW WHEN (((new.status IS DISTINCT FROM 'pending'::text) OR (new.attempt <> 0) OR (new.fencing_token <> 0) OR (new.leased_by IS NOT NULL) OR (new.lease_until IS NOT NULL) OR (new.last_error IS NOT NULL) OR (new.result IS NOT NULL) OR (new.finished_at IS NOT NULL) OR (new.deleted_at IS NOT NULL) OR (new.parent_id IS NOT NULL) OR (new.crashes <> 0) OR new.is_suspect OR (new.type IS NULL) OR (new.payload IS NULL) OR (new.priority IS NULL) OR (new.run_at IS NULL) OR (new.max_attempts IS NULL) OR ((new.max_attempts < 1) OR (new.max_attempts > 1000)) OR ((new.run_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.run_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.created_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.created_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.updated_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.updated_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((octet_length(new.idempotency_key) < 1) OR (octet_length(new.idempotency_key) > 400)) OR (length(new.type) > 200) OR (new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$'::text) OR
+CREATE TRIGGER a_guard_insert BEFORE INSERT ON workflow.workflow_run FOR EACH ROW WHEN (((new.status IS DISTINCT FROM 'pending'::text) OR (new.attempt <> 0) OR (new.fencing_token <> 0) OR (new.leased_by IS NOT NULL) OR (new.lease_until IS NOT NULL) OR (new.last_error IS NOT NULL) OR (new.result IS NOT NULL) OR (new.finished_at IS NOT NULL) OR (new.deleted_at IS NOT NULL) OR (new.parent_id IS NOT NULL) OR (new.crashes <> 0) OR new.is_suspect OR (new.keeps_events IS NOT TRUE) OR (new.type IS NULL) OR (new.payload IS NULL) OR (new.priority IS NULL) OR (new.run_at IS NULL) OR (new.max_attempts IS NULL) OR ((new.max_attempts < 1) OR (new.max_attempts > 1000)) OR ((new.run_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.run_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.created_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.created_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((new.updated_at < '0001-01-02 00:00:00+00'::timestamp with time zone) OR (new.updated_at > '9999-12-30 00:00:00+00'::timestamp with time zone)) OR ((octet_length(new.idempotency_key) < 1) OR (octet_length(new.idempotency_key) > 400)) OR (length(new.type) > 200) OR (new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$'::text) OR
         CASE
             WHEN ((pg_column_size(new.payload) <= 800) AND (pg_column_compression(new.payload) IS NULL)) THEN (octet_length((new.payload)::text) > 1048576)
             WHEN jsonb_path_exists(new.payload, 'strict $.**{100}?(@.type() == "array" || @.type() == "object")'::jsonpath) THEN true
@@ -1686,11 +1941,15 @@ CREATE TRIGGER a_guard_transition BEFORE UPDATE ON workflow.workflow_run FOR EAC
 
 CREATE TRIGGER a_guard_update BEFORE UPDATE ON workflow.workflow_run FOR EACH ROW WHEN ((COALESCE(current_setting('workflow.transition'::text, true), ''::text) = ''::text)) EXECUTE FUNCTION workflow.guard_update();
 
+CREATE TRIGGER apply_policy BEFORE INSERT ON workflow.workflow_run FOR EACH ROW WHEN (false) EXECUTE FUNCTION workflow.apply_policy();
+
 CREATE TRIGGER audit_cancel AFTER UPDATE ON workflow.workflow_run FOR EACH ROW WHEN (((new.status = 'cancelled'::text) AND (old.status <> 'cancelled'::text))) EXECUTE FUNCTION workflow.audit_cancel();
 
 CREATE TRIGGER audit_insert AFTER INSERT ON workflow.workflow_run REFERENCING NEW TABLE AS new_runs FOR EACH STATEMENT EXECUTE FUNCTION workflow.audit_insert();
 
 CREATE TRIGGER audit_transition AFTER UPDATE ON workflow.workflow_run REFERENCING NEW TABLE AS new_runs FOR EACH STATEMENT WHEN ((current_setting('workflow.transition'::text, true) = ANY (ARRAY['claim'::text, 'finish'::text, 'heartbeat'::text, 'expire'::text, 'release'::text, 'reopen'::text]))) EXECUTE FUNCTION workflow.audit_transition();
+
+REVOKE ALL ON FUNCTION workflow.apply_policy() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.audit_cancel() FROM PUBLIC;
 
@@ -1704,7 +1963,11 @@ REVOKE ALL ON FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit 
 
 REVOKE ALL ON FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone, p_patterns text[], p_statuses text[], p_from timestamp with time zone, p_looks integer, OUT runs bigint, OUT reached_at timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.delete_succeeded(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.disabled_types() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.drop_policy(p_pattern text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer, p_lanes text, p_look boolean) FROM PUBLIC;
 
@@ -1721,6 +1984,8 @@ REVOKE ALL ON FUNCTION workflow.guard_transition() FROM PUBLIC;
 REVOKE ALL ON FUNCTION workflow.guard_update() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.heartbeat(p_worker text, p_ids uuid[], p_tokens bigint[], p_seconds double precision, p_explicit boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.is_deleted_on_success(p_type text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT lanes workflow.lane[], OUT next_due_at timestamp with time zone) FROM PUBLIC;
 
@@ -1740,6 +2005,12 @@ REVOKE ALL ON FUNCTION workflow.release(p_worker text, p_ids uuid[], p_tokens bi
 
 REVOKE ALL ON FUNCTION workflow.reopen(p_ids uuid[], p_attempts integer, p_reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.replace_policy(p_pattern text, p_keeps_events boolean, p_keeps_succeeded boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.set_policy(p_pattern text, p_keeps_events boolean, p_keeps_succeeded boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.submit(p_type text, p_payload jsonb, p_idempotency_key text, p_priority integer, p_run_at timestamp with time zone, p_delay_seconds double precision, p_max_attempts integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.submit_many(p_types text[], p_payloads jsonb[], p_idempotency_keys text[], p_priorities integer[], p_run_ats timestamp with time zone[], p_delays_seconds double precision[], p_max_attempts integer[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.write_policies() FROM PUBLIC;

@@ -4,6 +4,7 @@ Every value travels as text, number or array of them, cast in the SQL, so that p
 same parameters whatever codecs their user has set.
 """
 
+from simpleworkflow.statements.policies import drop_policy, list_policies, set_policy
 from simpleworkflow.statements.pruning import Counted, Pruned, count_prunable_runs, prune_runs
 from simpleworkflow.statements.reading import RunsFound, ended_runs, get_runs, list_events, list_page
 from simpleworkflow.statements.submitting import cancel_runs, reopen_runs, submit_run, submit_runs
@@ -32,6 +33,7 @@ __all__ = [
     "Violation",
     "cancel_runs",
     "count_prunable_runs",
+    "drop_policy",
     "ended_runs",
     "exchange",
     "expire_runs",
@@ -40,12 +42,14 @@ __all__ = [
     "heartbeat_runs",
     "list_events",
     "list_page",
+    "list_policies",
     "next_lease_until",
     "prune_runs",
     "record_progress",
     "register_types",
     "release_runs",
     "reopen_runs",
+    "set_policy",
     "submit_run",
     "submit_runs",
     "verify",

@@ -7,7 +7,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -47,11 +47,34 @@ class Callers:
         match execution.handler.kind:
             case "async":
                 run = AsyncWorkflowRun(execution.claimed, payload, execution)
-                result = await _within(execution, execution.handler.function(run, *arguments))
+                result = await _within([execution], execution.handler.function(run, *arguments))
             case "thread":
-                result = await self._threads.call(execution, payload, arguments)
+                thread_run = WorkflowRun(execution.claimed, payload, _ThreadLink(execution))
+                call = partial(execution.handler.function, thread_run, *arguments)
+                result = await self._threads.call([execution], call)
             case "cpu":
                 result = await self._cpu.call(execution, payload, arguments)
+        failpoints.hit("executed")
+        return result
+
+    async def call_batch(
+        self, executions: Sequence[Execution], payloads: Sequence[Any], arguments: Sequence[Any]
+    ) -> Any:
+        """Return what the handler of a batch returns; it is given its runs, and what was read of their payloads.
+
+        Raises:
+            TimeoutError: it ran longer than its time-out.
+            BaseException: whatever the handler raises.
+        """
+        handler = executions[0].handler
+        read = (list(arguments),) if handler.takes_payload else ()
+        pairs = zip(executions, payloads, strict=True)
+        if handler.kind == "async":
+            runs = [AsyncWorkflowRun(one.claimed, payload, one) for one, payload in pairs]
+            result = await _within(executions, handler.function(runs, *read))
+        else:
+            thread_runs = [WorkflowRun(one.claimed, payload, _ThreadLink(one)) for one, payload in pairs]
+            result = await self._threads.call(executions, partial(handler.function, thread_runs, *read))
         failpoints.hit("executed")
         return result
 
@@ -60,8 +83,10 @@ class Callers:
         self._cpu.close()
 
 
-async def _within(execution: Execution, awaitable: Any) -> Any:
-    seconds = execution.begin()
+async def _within(executions: Sequence[Execution], awaitable: Any) -> Any:
+    seconds = None
+    for execution in executions:
+        seconds = execution.begin()
     if seconds is None:
         return await awaitable
     try:
@@ -88,19 +113,19 @@ class _Threads:
         self._left: set[_Thread] = set()
         self._left_max = LEFT_PER_PLACE_MAX * count
 
-    async def call(self, execution: Execution, payload: Any, arguments: tuple[Any, ...]) -> Any:
+    async def call(self, executions: Sequence[Execution], function: Callable[[], Any]) -> Any:
         await self._free.acquire()
         thread = None
         try:
             loop = asyncio.get_running_loop()
             ended: asyncio.Future[tuple[bool, Any]] = loop.create_future()
-            run = WorkflowRun(execution.claimed, payload, _ThreadLink(execution, loop))
             thread = self._idle.pop() if self._idle else self._start()
-            thread.name = f"{thread.own_name} {execution.claimed.type} {execution.claimed.id}"
-            thread.execute(partial(execution.handler.function, run, *arguments), ended)
-            is_result, value = await _within(execution, asyncio.shield(ended))
+            first = executions[0].claimed
+            thread.name = f"{thread.own_name} {first.type} {first.id}"
+            thread.execute(function, ended)
+            is_result, value = await _within(executions, asyncio.shield(ended))
         except BaseException:
-            self._leave(thread, ended, execution) if thread is not None else self._free.release()
+            self._leave(thread, ended, executions[0]) if thread is not None else self._free.release()
             raise
         thread.name = thread.own_name
         self._idle.append(thread)
@@ -185,9 +210,9 @@ class _ThreadLink:
 
     __slots__ = ("_execution", "_loop", "_pid")
 
-    def __init__(self, execution: Execution, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, execution: Execution) -> None:
         self._execution = execution
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
 
     def verdict(self) -> Verdict | None:

@@ -33,7 +33,6 @@ class Execution:
         "handler",
         "has_begun",
         "is_over",
-        "is_started",
         "is_told",
         "sequence",
         "slot",
@@ -47,7 +46,6 @@ class Execution:
         self.slot = slot
         self.sequence = sequence
         self.found: Verdict | None = None
-        self.is_started = False
         self.is_told = False
         self.has_begun = False
         self.is_over = False

@@ -87,9 +87,11 @@ class Handlers:
         """
         threads = threads if threads is not None else concurrency or options.threads
         concurrency = concurrency or options.concurrency
-        kinds = {handler.kind for handler in [*self._exact.values(), *self._prefixes]}
+        handlers = [*self._exact.values(), *self._prefixes]
+        kinds = {handler.kind for handler in handlers}
         if "async" not in kinds:
-            places = threads if "thread" in kinds else 0
+            batch_max = max(handler.options.batch_max or 1 for handler in handlers)
+            places = threads * batch_max if "thread" in kinds else 0
             places += (options.cpu_processes or os.cpu_count() or 1) if "cpu" in kinds else 0
             concurrency = min(concurrency, places)
         return replace(options, concurrency=concurrency, threads=threads)
@@ -117,12 +119,16 @@ def _make_handler(pattern: str, executes: object, options: HandlerOptions) -> Ha
         raise TypeError(
             f"{pattern!r}: cpu=True runs the handler in a process of its own, which needs a plain function"
         )
+    if options.cpu and options.batch_max:
+        raise TypeError(f"{pattern!r}: cpu=True executes one run in a process, got batch_max as well")
     return Handler(
         pattern=pattern,
         function=function,
         kind="cpu" if options.cpu else "async" if is_async else "thread",
         takes_payload=len(parameters) == 2,
-        read_payload=payload_reader(_annotation(function, parameters[1]) if len(parameters) == 2 else Any),
+        read_payload=payload_reader(
+            _payload_type(pattern, function, parameters[1], options) if len(parameters) == 2 else Any
+        ),
         options=options,
     )
 
@@ -143,6 +149,17 @@ def _positional_parameters(pattern: str, function: Callable[..., Any]) -> list[i
     if len(positional) not in (1, 2) or others:
         raise TypeError(f"{pattern!r}: expected a handler(run) or handler(run, payload), got {signature}")
     return positional
+
+
+def _payload_type(
+    pattern: str, function: Callable[..., Any], parameter: inspect.Parameter, options: HandlerOptions
+) -> Any:
+    annotation = _annotation(function, parameter)
+    if not options.batch_max or annotation is Any or annotation is list:
+        return Any if options.batch_max else annotation
+    if typing.get_origin(annotation) is not list:
+        raise TypeError(f"{pattern!r}: expected a list of payloads for a batch, got {annotation!r}")
+    return typing.get_args(annotation)[0]
 
 
 def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:

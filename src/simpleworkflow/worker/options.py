@@ -13,6 +13,7 @@ __all__ = ["HandlerOptions", "WorkerOptions"]
 # The supervisor extends leases every third of them; a lease must outlive a missed beat and a slow answer.
 LEASE_SECONDS_MIN = 1.0
 WORKER_LEASE_SECONDS_MAX = 24 * 3600.0
+BATCH_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,8 @@ class HandlerOptions:
     """How one handler's attempts run and end.
 
     ``timeout_seconds``: None for no limit.  ``max_attempts``: give up earlier than the run itself would;
-    never later.  ``cpu``: run in a process of its own that can be killed.
+    never later.  ``cpu``: run in a process of its own that can be killed.  ``batch_max``: how many runs one call
+    executes at most; None for a handler of one run.
 
     Raises:
         ValueError: a number is out of its range.
@@ -64,12 +66,15 @@ class HandlerOptions:
     max_attempts: int | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     cpu: bool = False
+    batch_max: int | None = None
 
     def __post_init__(self) -> None:
         if self.timeout_seconds is not None:
             _check("timeout_seconds", self.timeout_seconds, 0.001, 365 * 24 * 3600)
         if self.max_attempts is not None:
             _check("max_attempts", self.max_attempts, 1, ATTEMPTS_MAX)
+        if self.batch_max is not None:
+            _check("batch_max", self.batch_max, 1, BATCH_MAX)
 
 
 def _check(name: str, value: float, least: float, most: float) -> None:

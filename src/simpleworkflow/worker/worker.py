@@ -97,6 +97,7 @@ class Worker:
         never: tuple[type[BaseException], ...] = (),
         retry: RetryPolicy | None = None,
         cpu: bool = False,
+        batch_max: int | None = None,
     ) -> Callable[[Function], Function]:
         """Return a decorator that makes a function the handler of a type, or of a prefix ending in ``%``.
 
@@ -104,6 +105,10 @@ class Worker:
         says.  ``async def`` runs on the loop, ``def`` in a thread, ``cpu=True`` in a process that can be
         killed.  ``backoff``: seconds, a list of them, or a function of the attempt; ``never``: errors that
         are not tried again; or both as a ``retry`` policy.  ``max_attempts`` gives up earlier than the run.
+
+        With ``batch_max`` one call executes up to so many runs of the pattern, as many as there are.  The function
+        takes a list of runs, and, if it has a second parameter, a list of their payloads.  It returns None, or a list
+        with a result or an error for each run; what it raises fails the attempts of all.
 
         Raises:
             TypeError: the function cannot be called with a run.
@@ -120,6 +125,7 @@ class Worker:
                 never=never,
                 retry=retry,
                 cpu=cpu,
+                batch_max=batch_max,
             )
             return function
 
@@ -136,6 +142,7 @@ class Worker:
         never: tuple[type[BaseException], ...] = (),
         retry: RetryPolicy | None = None,
         cpu: bool = False,
+        batch_max: int | None = None,
     ) -> None:
         """Let a ``WorkflowExecutor`` object, or a function, handle a type or prefix; options as in ``handler``.
 
@@ -150,6 +157,7 @@ class Worker:
             max_attempts=max_attempts,
             retry=retry or RetryPolicy(backoff=backoff, never=never),
             cpu=cpu,
+            batch_max=batch_max,
         )
         self._handlers.add(pattern, executes, options)
 

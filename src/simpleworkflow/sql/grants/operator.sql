@@ -1,9 +1,10 @@
--- An operator reads everything, cancels, reopens, prunes, edits what is pending, disables types, keeps schedules.
+-- An operator reads everything, cancels, reopens, prunes, edits what is pending, disables types, keeps schedules,
+-- sets policies.
 -- All writing is granted by column: a right on the whole table would be one to lock it.
 grant usage on schema {schema} to {role};
 grant select on
   {schema}.workflow_run, {schema}.workflow_event, {schema}.workflow_migration, {schema}.workflow_schedule,
-  {schema}.workflow_registry
+  {schema}.workflow_registry, {schema}.workflow_policy
   to {role};
 grant update (status, updated_at, priority, run_at, payload, deleted_at) on {schema}.workflow_run to {role};
 grant insert (id, type, payload, schedule, timezone, next_run_at, last_run_at, enabled, priority, max_attempts,
@@ -14,4 +15,6 @@ grant insert (id, type, payload, schedule, timezone, next_run_at, last_run_at, e
 grant insert (workflow_name, runtime, is_enabled, description, created_at, updated_at),
       update (workflow_name, runtime, is_enabled, description, created_at, updated_at)
   on {schema}.workflow_registry to {role};
-grant execute on function {schema}.cancel, {schema}.reopen, {schema}.prune, {schema}.count_prunable to {role};
+grant execute on function
+  {schema}.cancel, {schema}.reopen, {schema}.prune, {schema}.count_prunable, {schema}.set_policy, {schema}.drop_policy
+  to {role};

@@ -3,8 +3,8 @@ with need (verb, name) as (values
   ('submit', 'submit'), ('submit', 'submit_many'),
   ('claim', 'claim'), ('claim', 'exchange'), ('claim', 'finish'), ('claim', 'heartbeat'), ('claim', 'release'),
   ('claim', 'expire'), ('claim', 'progress'), ('claim', 'next_lease_until'), ('claim', 'register_types'),
-  ('operate', 'cancel'), ('operate', 'reopen'),
-  ('read', 'get_runs'), ('read', 'list_runs'), ('read', 'list_events')),
+  ('operate', 'cancel'), ('operate', 'reopen'), ('operate', 'prune'), ('operate', 'set_policy'), ('operate', 'drop_policy'),
+  ('read', 'get_runs'), ('read', 'list_runs'), ('read', 'list_events'), ('read', 'list_policies')),
 schema as (
   select namespace.oid, has_schema_privilege(namespace.oid, 'usage') as may_use
     from pg_namespace as namespace where namespace.nspname = '{schema}'),

@@ -94,7 +94,7 @@ create function {schema}.guard_insert() returns trigger language plpgsql
 begin
   perform {schema}.refuse_values(new);
   raise exception using errcode = 'WF001',
-    message = format('a new run cannot begin with status %s, an attempt, a lease, a result, a parent or an end',
+    message = format('a new run cannot begin with status %s, an attempt, a lease, a result, a parent, an end or keeps_events false',
                      coalesce(quote_literal(regexp_replace(left(new.status, 60), '[[:cntrl:]]', '?', 'g')), 'null')),
     hint = 'insert type and payload, and if needed id, priority, run_at, idempotency_key, max_attempts';
 end
@@ -105,7 +105,7 @@ create trigger a_guard_insert before insert on {schema}.workflow_run for each ro
   when (new.status is distinct from 'pending' or new.attempt <> 0 or new.fencing_token <> 0 or new.leased_by is not null
         or new.lease_until is not null or new.last_error is not null or new.result is not null
         or new.finished_at is not null or new.deleted_at is not null or new.parent_id is not null
-        or new.crashes <> 0 or new.is_suspect
+        or new.crashes <> 0 or new.is_suspect or new.keeps_events is not true
         or new.type is null or new.payload is null or new.priority is null or new.run_at is null
         or new.max_attempts is null or new.max_attempts not between 1 and 1000
         or new.run_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
@@ -127,12 +127,16 @@ create trigger a_guard_insert before insert on {schema}.workflow_run for each ro
 
 create function {schema}.audit_insert() returns trigger language plpgsql security definer
   set search_path = pg_catalog, pg_temp as $fn$
+declare
+  v_types text[];
 begin
   insert into {schema}.workflow_event (workflow_id, event_type, data)
   select run.id, 'created', jsonb_build_object('by', session_user)
-    from new_runs as run;
-  if found then
-    perform {schema}.wake(array(select distinct run.type from new_runs as run limit 17));
+    from new_runs as run
+   where run.keeps_events;
+  v_types := array(select distinct run.type from new_runs as run limit 17);
+  if cardinality(v_types) > 0 then   -- also where no event was written
+    perform {schema}.wake(v_types);
   end if;
   return null;
 end
@@ -183,10 +187,10 @@ begin
                   else 'only a worker that holds the run can, through finish' end;
   end if;
   if (new.id, new.type, new.idempotency_key, new.attempt, new.max_attempts, new.last_error, new.result,
-      new.created_at, new.fencing_token, new.parent_id, new.crashes, new.is_suspect)
+      new.created_at, new.fencing_token, new.parent_id, new.crashes, new.is_suspect, new.keeps_events)
      is distinct from
      (old.id, old.type, old.idempotency_key, old.attempt, old.max_attempts, old.last_error, old.result,
-      old.created_at, old.fencing_token, old.parent_id, old.crashes, old.is_suspect)
+      old.created_at, old.fencing_token, old.parent_id, old.crashes, old.is_suspect, old.keeps_events)
      or not v_cancels and (new.leased_by, new.lease_until, new.finished_at)
         is distinct from (old.leased_by, old.lease_until, old.finished_at) then
     raise exception using errcode = 'WF001',
@@ -225,7 +229,8 @@ create trigger a_guard_update before update on {schema}.workflow_run
   for each row when (coalesce(current_setting('workflow.transition', true), '') = '')
   execute function {schema}.guard_update();
 
--- The events of what functions do, one insert for a whole batch.  The new rows tell everything but who acts.
+-- The events of what functions do, one insert for a whole batch.  The new rows tell everything but who acts, also
+-- whether their policy keeps events.
 create function {schema}.audit_transition() returns trigger language plpgsql security definer
   set search_path = pg_catalog, pg_temp as $fn$
 declare
@@ -236,7 +241,8 @@ begin
     insert into {schema}.workflow_event (workflow_id, event_type, data)
     select run.id, 'leased',
            jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token)
-      from new_runs as run;
+      from new_runs as run
+     where run.keeps_events;
   elsif v_transition = 'finish' then
     insert into {schema}.workflow_event (workflow_id, event_type, data)
     select run.id,
@@ -251,33 +257,38 @@ begin
                jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
                                   'error', run.last_error, 'run_at', run.run_at)
            end
-      from new_runs as run;
+      from new_runs as run
+     where run.keeps_events;
   elsif v_transition = 'heartbeat' then
     insert into {schema}.workflow_event (workflow_id, event_type, data)
     select run.id, 'heartbeat',
            jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
                               'seconds', current_setting('workflow.detail')::double precision,
                               'lease_until', run.lease_until)
-      from new_runs as run;
+      from new_runs as run
+     where run.keeps_events;
   elsif v_transition = 'expire' then
     insert into {schema}.workflow_event (workflow_id, event_type, data)
     select run.id, 'expired',
            jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
                               'to', run.status, 'error', run.last_error, 'by', session_user)
            || case when run.is_suspect and run.status = 'pending' then '{"suspect": true}' else '{}' end::jsonb
-      from new_runs as run;
+      from new_runs as run
+     where run.keeps_events;
   elsif v_transition = 'release' then
     insert into {schema}.workflow_event (workflow_id, event_type, data)
     select run.id, 'released',
            jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token)
-      from new_runs as run;
+      from new_runs as run
+     where run.keeps_events;
   elsif v_transition = 'reopen' then
     insert into {schema}.workflow_event (workflow_id, event_type, data)
     select run.id, 'reopened',
            jsonb_strip_nulls(jsonb_build_object(
              'by', session_user, 'attempt', run.attempt, 'max_attempts', run.max_attempts,
              'reason', nullif(current_setting('workflow.detail'), '')))
-      from new_runs as run;
+      from new_runs as run
+     where run.keeps_events;
   end if;
   if v_transition in ('expire', 'release', 'reopen') then
     perform {schema}.wake(array(select distinct run.type from new_runs as run
@@ -297,12 +308,14 @@ create trigger audit_transition after update on {schema}.workflow_run
 create function {schema}.audit_cancel() returns trigger language plpgsql security definer
   set search_path = pg_catalog, pg_temp as $fn$
 begin
-  insert into {schema}.workflow_event (workflow_id, event_type, data)
-  values (new.id, 'cancelled', jsonb_strip_nulls(jsonb_build_object(
-    'by', session_user, 'from', old.status, 'attempt', old.attempt, 'token', old.fencing_token,
-    'worker', old.leased_by,
-    'reason', case when current_setting('workflow.transition', true) = 'cancel'
-                   then nullif(current_setting('workflow.detail'), '') end)));
+  if new.keeps_events then
+    insert into {schema}.workflow_event (workflow_id, event_type, data)
+    values (new.id, 'cancelled', jsonb_strip_nulls(jsonb_build_object(
+      'by', session_user, 'from', old.status, 'attempt', old.attempt, 'token', old.fencing_token,
+      'worker', old.leased_by,
+      'reason', case when current_setting('workflow.transition', true) = 'cancel'
+                     then nullif(current_setting('workflow.detail'), '') end)));
+  end if;
   if old.status = 'leased' then
     perform pg_notify('{schema}', format('cancelled %s %s', new.id, old.fencing_token));
   end if;
@@ -314,18 +327,21 @@ create trigger audit_cancel after update on {schema}.workflow_run
   for each row when (new.status = 'cancelled' and old.status <> 'cancelled')
   execute function {schema}.audit_cancel();
 
--- Runs and events leave only through prune; events are written only by the triggers and functions here.  As
--- above, the setting that names the function counts only while the table's owner acts.
+-- Runs and events leave only through prune, and through finish where a policy does not keep what succeeded; events are
+-- written only by the triggers and functions here, policies only by set_policy and drop_policy.  As above, the setting
+-- that names the function counts only while the table's owner acts.
 create function {schema}.guard_history() returns trigger language plpgsql
   set search_path = pg_catalog, pg_temp as $fn$
 begin
-  if (tg_op, current_setting('workflow.transition', true)) in (('DELETE', 'prune'), ('INSERT', 'progress'))
+  if (tg_op, current_setting('workflow.transition', true)) in (
+       ('DELETE', 'prune'), ('DELETE', 'finish'), ('INSERT', 'progress'), ('INSERT', 'policy'), ('UPDATE', 'policy'))
      and current_user = (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid) then
     return null;
   end if;
   raise exception using errcode = 'WF001',
     message = format('%s: %s is refused; history is only added to, by the changes it records', tg_table_name, tg_op),
     hint = case when tg_table_name = 'workflow_run' then 'set deleted_at to hide a run that nobody executes'
+                when tg_table_name = 'workflow_policy' then 'use set_policy or drop_policy'
                 else 'workflow_event is written by the triggers and functions of this schema' end;
 end
 $fn$;
@@ -338,6 +354,8 @@ create trigger a_guard_change before update or delete or truncate on {schema}.wo
 create trigger a_guard_insert before insert on {schema}.workflow_event
   for each statement when (pg_trigger_depth() = 0)
   execute function {schema}.guard_history();
+create trigger a_guard_change before insert or update or delete or truncate on {schema}.workflow_policy
+  for each statement execute function {schema}.guard_history();
 
 -- A trigger needs no right to its function once it is there, but whoever may execute the function may put it on a table
 -- of its own: an audit function, which acts in the owner's name, would then write events of that table's rows.

@@ -503,6 +503,9 @@ create function {schema}.default_backoff_seconds(p_attempt int) returns double p
 -- End attempts: status 'succeeded', 'failed', or 'pending' to retry after the delay (null: the default
 -- rule), which becomes 'failed' when no attempt is left.  Returns the runs that were still held; the others
 -- were lost or cancelled, and nothing of them has changed.
+--
+-- Where a policy keeps no succeeded runs, success is the deletion; without any such policy that costs one look at an
+-- empty index.
 create function {schema}.finish(
   p_worker text,
   p_ids uuid[],
@@ -518,6 +521,7 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off s
 set jit = off set plan_cache_mode = force_generic_plan as $fn$
 declare
   v_now timestamptz := clock_timestamp();
+  v_deleted bigint;
 begin
   if (cardinality(p_tokens), cardinality(p_statuses)) is distinct from (cardinality(p_ids), cardinality(p_ids)) then
     raise exception using errcode = 'WF002', message = 'p_ids, p_tokens, p_statuses: expected the same number of each';
@@ -531,6 +535,16 @@ begin
       hint = 'keep large data elsewhere and return a reference to it';
   end if;
   perform set_config('workflow.transition', 'finish', true), set_config('workflow.actor', p_worker, true);
+  if exists (select from {schema}.workflow_policy as policy
+              where policy.applies_until is null and not policy.keeps_succeeded)
+  then
+    return query select {schema}.delete_succeeded(p_worker, p_ids, p_tokens, p_statuses);
+    get diagnostics v_deleted = row_count;
+    if v_deleted = cardinality(p_ids) then
+      perform set_config('workflow.transition', '', true);
+      return;
+    end if;
+  end if;
   return query
   update {schema}.workflow_run as run
      set status = case when done.status = 'pending' and run.attempt >= run.max_attempts then 'failed'
@@ -615,6 +629,7 @@ create function {schema}.progress(p_worker text, p_id uuid, p_token bigint, p_pr
 returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
+  v_held record;
   v_found boolean;
 begin
   if not {schema}.fits(p_progress, 65536) then
@@ -622,18 +637,18 @@ begin
       message = 'p_progress: expected at most 65536 bytes as text and 100 levels, got more';
   end if;
   perform set_config('workflow.transition', 'progress', true);
-  with held as (
-    select run.id, run.attempt, run.fencing_token
-      from {schema}.workflow_run as run
-     where run.id = p_id
-       and run.fencing_token = p_token   -- the fence
-       and run.leased_by = p_worker
-       for share)
-  insert into {schema}.workflow_event (workflow_id, event_type, data)
-  select held.id, 'progress', jsonb_build_object('worker', p_worker, 'attempt', held.attempt,
-                                                 'token', held.fencing_token, 'progress', p_progress)
-    from held;
+  select run.id, run.attempt, run.fencing_token, run.keeps_events into v_held
+    from {schema}.workflow_run as run
+   where run.id = p_id
+     and run.fencing_token = p_token   -- the fence
+     and run.leased_by = p_worker
+     for share;
   v_found := found;
+  if v_held.keeps_events then
+    insert into {schema}.workflow_event (workflow_id, event_type, data)
+    values (v_held.id, 'progress', jsonb_build_object('worker', p_worker, 'attempt', v_held.attempt,
+                                                      'token', v_held.fencing_token, 'progress', p_progress));
+  end if;
   perform set_config('workflow.transition', '', true);
   return v_found;
 end

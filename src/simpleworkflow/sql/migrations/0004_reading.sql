@@ -245,6 +245,16 @@ begin
 end
 $fn$;
 
+-- The policies that apply now, the least specific first.
+create function {schema}.list_policies()
+returns table (pattern text, keeps_events boolean, keeps_succeeded boolean, applies_from timestamptz, set_by text)
+language sql stable set search_path = pg_catalog, pg_temp as $fn$
+  select policy.pattern::text, policy.keeps_events, policy.keeps_succeeded, policy.applies_from, policy.set_by
+    from {schema}.workflow_policy as policy
+   where policy.applies_until is null
+   order by policy.pattern not like '%\%', length(policy.pattern), policy.pattern
+$fn$;
+
 -- Which of these runs have ended.  What everybody who waits in one process asks in one statement.
 create function {schema}.ended_runs(p_ids uuid[]) returns table (id uuid, status text)
 language sql stable set search_path = pg_catalog, pg_temp

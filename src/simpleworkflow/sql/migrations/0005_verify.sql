@@ -71,7 +71,25 @@ begin
          format('the run is %s, its last event is %s', run.status, coalesce(latest.event_type, 'missing'))
     from {schema}.workflow_run as run
     left join latest on latest.workflow_id = run.id
-   where latest.status is distinct from run.status;
+   where latest.status is distinct from run.status and run.keeps_events;
+
+  -- Those that keep no events are exempt from what is asked of events, and from nothing else.
+  return query
+  select 'only a policy lets a run keep no events', run.id, format('no policy for type %s ever said so', run.type)
+    from {schema}.workflow_run as run
+   where not run.keeps_events
+     and not exists (
+           select from {schema}.workflow_policy as policy
+            where not policy.keeps_events
+              and (policy.pattern = run.type
+                   or policy.pattern like '%\%' and starts_with(run.type, left(policy.pattern, -1))));
+
+  return query
+  select 'a run that keeps no events has none', run.id, format('it has %s', count(*))
+    from {schema}.workflow_run as run
+    join {schema}.workflow_event as event on event.workflow_id = run.id
+   where not run.keeps_events
+   group by run.id;
 
   return query
   select 'every event belongs to a run', event.workflow_id,
@@ -90,7 +108,7 @@ begin
          format('the token is %s, claims are %s', run.fencing_token, coalesce(claims.number, 0))
     from {schema}.workflow_run as run
     left join claims on claims.workflow_id = run.id
-   where run.fencing_token <> coalesce(claims.number, 0);
+   where run.fencing_token <> coalesce(claims.number, 0) and run.keeps_events;
 
   -- Tokens are compared as text: what is no number is a violation, not an error.
   return query
