@@ -80,8 +80,7 @@ PAGE_RUNS_MAX = 1000
 _PATTERN = re.compile(r"[A-Za-z0-9_.-]+%?|%")
 EVENTS_AT_ONCE = 10_000
 # What a page, and a part of a count, looks at: about 10 ms each.
-LISTED_AT_ONCE = 10_000
-COUNTED_AT_ONCE = 10_000
+LISTED_AT_ONCE, COUNTED_AT_ONCE = 10_000, 10_000
 # 110,000 runs a second are pruned, 40,000 in batches of 1,000; a transaction of 50 ms holds nobody up.
 PRUNED_AT_ONCE = 5000
 
@@ -200,8 +199,7 @@ def list_page(
             looks=LISTED_AT_ONCE,
         )
         runs += found.runs
-        looked_at += found.looked_at
-        before = found.next_before
+        looked_at, before = looked_at + found.looked_at, found.next_before
         if before is None or len(runs) == limit or not look_at_all:
             return RunPage(runs, before, looked_at, found.looked_back_to)
 
@@ -275,10 +273,7 @@ def prune(
     if limit is not None:
         check_integer("limit", limit, 1, 2**63 - 1)
     if dry_run:
-        counted = yield from count_prunable(
-            older_than, pattern=pattern, status=status, limit=limit, look_at_all=True
-        )
-        return counted.runs
+        return (yield from count_prunable(older_than, pattern, status, limit=limit, look_at_all=True)).runs
     pruned, reached_at = 0, None
     while limit is None or pruned < limit:
         size = PRUNED_AT_ONCE if limit is None else min(PRUNED_AT_ONCE, limit - pruned)
@@ -293,9 +288,9 @@ def prune(
 
 def count_prunable(
     older_than: float | timedelta,
-    *,
     pattern: Patterns | None,
     status: Statuses | None,
+    *,
     limit: int | None = None,
     look_at_all: bool = False,
 ) -> Plan[PrunableCount]:
