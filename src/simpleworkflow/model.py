@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal
 from uuid import UUID
 
@@ -174,11 +175,16 @@ _LAST_TIME = datetime(9999, 12, 30, tzinfo=UTC)
 
 
 def _check_type(value: object) -> None:
-    if not isinstance(value, str) or len(value) > TYPE_CHARACTERS_MAX or _TYPE.fullmatch(value) is None:
+    if not isinstance(value, str) or len(value) > TYPE_CHARACTERS_MAX or not _is_type(value):
         raise InvalidInput(
             f"type: expected words of A-Z a-z 0-9 _ - joined by dots, at most {TYPE_CHARACTERS_MAX} characters, got "
             + shown(value)
         )
+
+
+@lru_cache(maxsize=1000)
+def _is_type(value: str) -> bool:
+    return _TYPE.fullmatch(value) is not None
 
 
 def check_integer(name: str, value: object, least: int, most: int) -> None:

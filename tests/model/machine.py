@@ -67,6 +67,7 @@ class CoreMachine(RuleBasedStateMachine):
         self.db.execute("select setseed(0.5)")
         self.oracle = Oracle()
         self.claims: list[Held] = []
+        self.lanes = "{}"
 
     # ── producers ──────────────────────────────────────────────────────────────────────────────────
 
@@ -120,12 +121,18 @@ class CoreMachine(RuleBasedStateMachine):
     def claim_all(self, worker: str) -> None:
         self._exchange(worker, [], ["%"], 100)
 
+    @rule(worker=workers, limit=st.integers(1, 4))
+    def claim_where_runs_were_found(self, worker: str, limit: int) -> None:
+        self._exchange(worker, [], ["%"], limit, is_look=False)
+
     @rule(which=which, worker=workers, wanted=patterns, limit=st.integers(1, 4))
     def finish_and_claim(self, which: int, worker: str, wanted: list[str], limit: int) -> None:
         done = {held.id: held for held in (self._a_claim(which), self._a_claim(which // 7))}
         self._exchange(worker, list(done.values()), wanted, limit)
 
-    def _exchange(self, worker: str, done: list[Held], wanted: list[str], limit: int) -> None:
+    def _exchange(
+        self, worker: str, done: list[Held], wanted: list[str], limit: int, *, is_look: bool = True
+    ) -> None:
         finished = [statements.Finished(one.id, one.fencing_token, "succeeded") for one in done]
         refused = {
             one.id
@@ -136,15 +143,27 @@ class CoreMachine(RuleBasedStateMachine):
         said = ask(
             self.db,
             statements.exchange(
-                worker, finished, wanted, limit=limit, lease_seconds=LEASE * PERIOD_SECONDS, held=held
+                worker,
+                finished,
+                wanted,
+                limit=limit,
+                lease_seconds=LEASE * PERIOD_SECONDS,
+                held=held,
+                lanes=self.lanes if wanted == ["%"] else None,
+                is_look=is_look,
             ),
         )
+        self.lanes = said.lanes or self.lanes
         assert said.refused == refused
         if said.is_suspect_waiting:  # by chance: make room for it
             assert held
             return
-        self.oracle.check_claim(wanted, limit, held, [one.id for one in said.claimed])
-        if not said.claimed:
+        got = [one.id for one in said.claimed]
+        if is_look:
+            self.oracle.check_claim(wanted, limit, held, got)
+        else:
+            self.oracle.check_claim_from_memory(wanted, limit, held, got)
+        if is_look and not said.claimed:
             due = self.oracle.next_due(wanted)
             assert (said.due_in_seconds is None) == (due is None)
             assert due is None or _is_near(said.due_in_seconds, due - self.oracle.now)

@@ -417,160 +417,180 @@ def test_nobody_has_a_right_that_is_not_in_the_files_of_grants(module_db: Databa
 # ── tricks ─────────────────────────────────────────────────────────────────────────────────────────
 
 # What a role may try around the refusals.  Each statement of a trick is executed though one before it was refused.
-TRICKS = {
-    f"workflow.transition is {transition!r}": (
-        f"set workflow.transition = '{transition}'",
-        "set workflow.actor = 'worker'",
-        "set workflow.detail = '1'",
-        "update workflow_run set status = 'succeeded' where id = '<leased>'",
-        "update workflow_run set status = 'cancelled' where id = '<succeeded>'",
-        "update workflow_run set priority = 7 where id = '<leased>'",
-        "delete from workflow_run where id = '<succeeded>'",
-        "insert into workflow_event (workflow_id, event_type) values ('<leased>', 'progress')",
-        "insert into workflow_policy (pattern, keeps_events, keeps_succeeded) values ('a.%', false, false)",
-        "update workflow_policy set keeps_events = false",
-        "insert into workflow_run (type, keeps_events) values ('a.v1', false)",
-        "select set_config('workflow.transition', '', false)",
-    )
-    for transition in (
-        "claim",
-        "finish",
-        "heartbeat",
-        "extend",
-        "expire",
-        "release",
-        "reopen",
-        "prune",
-        "progress",
-        "policy",
-    )
-} | {
-    "the audit of inserts on a table of one's own": (
-        "create temp table mine (id uuid, type text)",
-        (
-            "create trigger mine after insert on mine referencing new table as new_runs"
-            " for each statement execute function <schema>.audit_insert()"
+TRICKS = (
+    {
+        f"workflow.transition is {transition!r}": (
+            f"set workflow.transition = '{transition}'",
+            "set workflow.actor = 'worker'",
+            "set workflow.detail = '1'",
+            "update workflow_run set status = 'succeeded' where id = '<leased>'",
+            "update workflow_run set status = 'cancelled' where id = '<succeeded>'",
+            "update workflow_run set priority = 7 where id = '<leased>'",
+            "delete from workflow_run where id = '<succeeded>'",
+            "insert into workflow_event (workflow_id, event_type) values ('<leased>', 'progress')",
+            "insert into workflow_policy (pattern, keeps_events, keeps_succeeded) values ('a.%', false, false)",
+            "update workflow_policy set keeps_events = false",
+            "insert into workflow_run (type, keeps_events) values ('a.v1', false)",
+            "select set_config('workflow.transition', '', false)",
+        )
+        for transition in (
+            "claim",
+            "finish",
+            "heartbeat",
+            "extend",
+            "expire",
+            "release",
+            "reopen",
+            "prune",
+            "progress",
+            "policy",
+        )
+    }
+    | {
+        f"workflow.transition becomes {transition!r} in mid-statement": tuple(
+            f"update workflow_run as run set {change}"
+            f" from (select set_config('workflow.transition', '{transition}', true) as name offset 0) as said"
+            f" where said.name <> '' and run.id = '{run}' {returning}"
+            for change, run in (
+                ("status = 'waiting'", "<leased>"),
+                ("status = 'succeeded'", "<pending>"),
+                ("status = 'cancelled'", "<succeeded>"),
+                ("status = 'pending'", "<failed>"),
+                ("status = run.status", "<leased>"),
+                ("priority = run.priority", "<failed>"),
+            )
+            for returning in ("", "returning set_config('workflow.transition', '', true)")
+        )
+        for transition in ("claim", "finish", "heartbeat", "extend", "expire", "release", "reopen", "cancel")
+    }
+    | {
+        "the audit of inserts on a table of one's own": (
+            "create temp table mine (id uuid, type text)",
+            (
+                "create trigger mine after insert on mine referencing new table as new_runs"
+                " for each statement execute function <schema>.audit_insert()"
+            ),
+            "insert into mine values ('<leased>', 'a.v1')",
         ),
-        "insert into mine values ('<leased>', 'a.v1')",
-    ),
-    "the policies on a table of one's own": (
-        "create temp table mine (like <schema>.workflow_run)",
-        "create trigger mine before insert on mine for each row execute function <schema>.apply_policy()",
-        "insert into mine (id, type) values ('<leased>', 'a.v1')",
-    ),
-    "the audit of transitions on a table of one's own": (
-        "create temp table mine (like <schema>.workflow_run)",
-        (
-            "create trigger mine after update on mine referencing new table as new_runs"
-            " for each statement execute function <schema>.audit_transition()"
+        "the policies on a table of one's own": (
+            "create temp table mine (like <schema>.workflow_run)",
+            "create trigger mine before insert on mine for each row execute function <schema>.apply_policy()",
+            "insert into mine (id, type) values ('<leased>', 'a.v1')",
         ),
-        (
-            "insert into mine (id, type, payload, status, attempt, fencing_token)"
-            " values ('<leased>', 'a.v1', '1', 'succeeded', 1, 1)"
+        "the audit of transitions on a table of one's own": (
+            "create temp table mine (like <schema>.workflow_run)",
+            (
+                "create trigger mine after update on mine referencing new table as new_runs"
+                " for each statement execute function <schema>.audit_transition()"
+            ),
+            (
+                "insert into mine (id, type, payload, status, attempt, fencing_token)"
+                " values ('<leased>', 'a.v1', '1', 'succeeded', 1, 1)"
+            ),
+            "set workflow.transition = 'finish'",
+            "update mine set priority = 1",
+            "reset workflow.transition",
         ),
-        "set workflow.transition = 'finish'",
-        "update mine set priority = 1",
-        "reset workflow.transition",
-    ),
-    "the audit of cancels on a table of one's own": (
-        "create temp table mine (id uuid, status text, fencing_token bigint, attempt int, leased_by text)",
-        "create trigger mine after update on mine for each row execute function <schema>.audit_cancel()",
-        "insert into mine values ('<leased>', 'leased', 1, 1, 'worker')",
-        "update mine set status = 'cancelled'",
-    ),
-    "temporary tables of the same names": (
-        "create temp table workflow_event (id bigint, workflow_id uuid, event_type text, data jsonb)",
-        "create temp table workflow_run (id uuid, type text, status text, fencing_token bigint, leased_by text)",
-        "set search_path = pg_temp, <schema>, pg_catalog",
-        "select * from <schema>.finish('worker', '{<leased>}', '{1}', '{nonsense}')",
-        "select * from <schema>.cancel('{<succeeded>}')",
-        "update <schema>.workflow_run set status = 'succeeded' where id = '<leased>'",
-    ),
-    "functions and operators of one's own before those of the system": (
-        "create function <mine>.clock_timestamp() returns timestamptz return 'infinity'::timestamptz",
-        "create function <mine>.now() returns timestamptz return 'infinity'::timestamptz",
-        "create function <mine>.current_setting(text, boolean) returns text language sql as $$ select 'finish' $$",
-        "create function <mine>.set_config(text, text, boolean) returns text language sql as $$ select 'finish' $$",
-        "create function <mine>.pg_trigger_depth() returns int language sql as $$ select 1 $$",
-        "create function <mine>.yes(bigint, bigint) returns boolean language sql as $$ select true $$",
-        "create function <mine>.yes(text, text) returns boolean language sql as $$ select true $$",
-        "create function <mine>.yes(name, name) returns boolean language sql as $$ select false $$",
-        "create operator <mine>.= (leftarg = bigint, rightarg = bigint, function = <mine>.yes)",
-        "create operator <mine>.= (leftarg = text, rightarg = text, function = <mine>.yes)",
-        "create operator <mine>.<> (leftarg = name, rightarg = name, function = <mine>.yes)",
-        "set search_path = <mine>, pg_catalog, <schema>",
-        "select * from <schema>.finish('another', '{<leased>}', '{99}', '{succeeded}')",
-        "select * from <schema>.cancel('{<succeeded>}')",
-        "update <schema>.workflow_run set status = 'succeeded' where id = '<leased>'",
-        "update <schema>.workflow_run set status = 'cancelled' where id = '<succeeded>'",
-        "set workflow.transition = 'finish'",
-        "update <schema>.workflow_run set status = 'succeeded' where id = '<leased>'",
-        "reset workflow.transition",
-    ),
-    "a cast of one's own": (
-        "create function <mine>.as_json(text) returns jsonb language sql as $$ select '1'::jsonb $$",
-        "create cast (text as jsonb) with function <mine>.as_json(text) as implicit",
-        "create domain <mine>.word as text",
-        "create cast (<mine>.word as jsonb) with function <mine>.as_json(text) as implicit",
-        "select * from finish('worker', '{<leased>}', '{2}', '{succeeded}')",
-    ),
-    "a wrong fencing token": (
-        "select * from finish('worker', '{<leased>}', '{0}', '{succeeded}')",
-        "select * from finish('worker', '{<leased>}', '{2}', '{succeeded}')",
-        "select * from finish('another', '{<leased>}', '{1}', '{succeeded}')",
-        "select * from release('another', '{<leased>}', '{1}')",
-        "select * from heartbeat('worker', '{<leased>}', '{2}', 1000, true)",
-        "select progress('worker', '<leased>', 2, '1')",
-        "select * from finish('worker', '{<succeeded>}', '{1}', '{failed}')",
-        "select * from exchange('another', '{<leased>}', '{1}', '{failed}', null, null, null, '{}', 0, 30)",
-    ),
-    "another session user": (
-        "set role <owner>",
-        "set session authorization <owner>",
-        "set local role <owner>",
-        "select set_config('role', '<owner>', false)",
-        "select set_config('session_authorization', '<owner>', false)",
-        "update workflow_run set status = 'succeeded' where id = '<leased>'",
-    ),
-    "merge and on conflict": (
-        (
-            "insert into workflow_run (id, type) values ('<leased>', 'a.v1')"
-            " on conflict (id) do update set status = 'succeeded'"
+        "the audit of cancels on a table of one's own": (
+            "create temp table mine (id uuid, status text, fencing_token bigint, attempt int, leased_by text)",
+            "create trigger mine after update on mine for each row execute function <schema>.audit_cancel()",
+            "insert into mine values ('<leased>', 'leased', 1, 1, 'worker')",
+            "update mine set status = 'cancelled'",
         ),
-        (
-            "insert into workflow_run (id, type) values ('<succeeded>', 'a.v1')"
-            " on conflict (id) do update set priority = 1"
+        "temporary tables of the same names": (
+            "create temp table workflow_event (id bigint, workflow_id uuid, event_type text, data jsonb)",
+            "create temp table workflow_run (id uuid, type text, status text, fencing_token bigint, leased_by text)",
+            "set search_path = pg_temp, <schema>, pg_catalog",
+            "select * from <schema>.finish('worker', '{<leased>}', '{1}', '{nonsense}')",
+            "select * from <schema>.cancel('{<succeeded>}')",
+            "update <schema>.workflow_run set status = 'succeeded' where id = '<leased>'",
         ),
-        (
-            "merge into workflow_run as run using (values (1)) as one on run.id = '<leased>'"
-            " when matched then update set status = 'succeeded'"
+        "functions and operators of one's own before those of the system": (
+            "create function <mine>.clock_timestamp() returns timestamptz return 'infinity'::timestamptz",
+            "create function <mine>.now() returns timestamptz return 'infinity'::timestamptz",
+            "create function <mine>.current_setting(text, boolean) returns text language sql as $$ select 'finish' $$",
+            "create function <mine>.set_config(text, text, boolean) returns text language sql as $$ select 'finish' $$",
+            "create function <mine>.pg_trigger_depth() returns int language sql as $$ select 1 $$",
+            "create function <mine>.yes(bigint, bigint) returns boolean language sql as $$ select true $$",
+            "create function <mine>.yes(text, text) returns boolean language sql as $$ select true $$",
+            "create function <mine>.yes(name, name) returns boolean language sql as $$ select false $$",
+            "create operator <mine>.= (leftarg = bigint, rightarg = bigint, function = <mine>.yes)",
+            "create operator <mine>.= (leftarg = text, rightarg = text, function = <mine>.yes)",
+            "create operator <mine>.<> (leftarg = name, rightarg = name, function = <mine>.yes)",
+            "set search_path = <mine>, pg_catalog, <schema>",
+            "select * from <schema>.finish('another', '{<leased>}', '{99}', '{succeeded}')",
+            "select * from <schema>.cancel('{<succeeded>}')",
+            "update <schema>.workflow_run set status = 'succeeded' where id = '<leased>'",
+            "update <schema>.workflow_run set status = 'cancelled' where id = '<succeeded>'",
+            "set workflow.transition = 'finish'",
+            "update <schema>.workflow_run set status = 'succeeded' where id = '<leased>'",
+            "reset workflow.transition",
         ),
-        "merge into workflow_run as run using (values (1)) as one on run.id = '<leased>' when matched then delete",
-        "with gone as (delete from workflow_run returning id) select count(*) from gone",
-    ),
-    "a view, a rule and a trigger of one's own": (
-        "create view <mine>.runs as select * from <schema>.workflow_run",
-        "create rule leave as on update to <mine>.runs do instead nothing",
-        "update <mine>.runs set status = 'succeeded'",
-        (
-            "create function <mine>.change() returns trigger language plpgsql as"
-            " $$ begin new.status := 'succeeded'; return new; end $$"
+        "a cast of one's own": (
+            "create function <mine>.as_json(text) returns jsonb language sql as $$ select '1'::jsonb $$",
+            "create cast (text as jsonb) with function <mine>.as_json(text) as implicit",
+            "create domain <mine>.word as text",
+            "create cast (<mine>.word as jsonb) with function <mine>.as_json(text) as implicit",
+            "select * from finish('worker', '{<leased>}', '{2}', '{succeeded}')",
         ),
-        "create trigger z_change before update on workflow_run for each row execute function <mine>.change()",
-        "update workflow_run set priority = 1 where id = '<leased>'",
-    ),
-    "settings that switch checks off": (
-        "set session_replication_role = replica",
-        "set row_security = off",
-        "set check_function_bodies = off",
-        "set plpgsql.variable_conflict = 'use_variable'",
-        "set xmloption = document",
-        "set default_transaction_isolation = 'serializable'",
-        "update workflow_run set status = 'succeeded' where id = '<leased>'",
-        "delete from workflow_run",
-        "insert into workflow_event (workflow_id, event_type) values ('<leased>', 'succeeded')",
-    ),
-}
+        "a wrong fencing token": (
+            "select * from finish('worker', '{<leased>}', '{0}', '{succeeded}')",
+            "select * from finish('worker', '{<leased>}', '{2}', '{succeeded}')",
+            "select * from finish('another', '{<leased>}', '{1}', '{succeeded}')",
+            "select * from release('another', '{<leased>}', '{1}')",
+            "select * from heartbeat('worker', '{<leased>}', '{2}', 1000, true)",
+            "select progress('worker', '<leased>', 2, '1')",
+            "select * from finish('worker', '{<succeeded>}', '{1}', '{failed}')",
+            "select * from exchange('another', '{<leased>}', '{1}', '{failed}', null, null, null, '{}', 0, 30)",
+        ),
+        "another session user": (
+            "set role <owner>",
+            "set session authorization <owner>",
+            "set local role <owner>",
+            "select set_config('role', '<owner>', false)",
+            "select set_config('session_authorization', '<owner>', false)",
+            "update workflow_run set status = 'succeeded' where id = '<leased>'",
+        ),
+        "merge and on conflict": (
+            (
+                "insert into workflow_run (id, type) values ('<leased>', 'a.v1')"
+                " on conflict (id) do update set status = 'succeeded'"
+            ),
+            (
+                "insert into workflow_run (id, type) values ('<succeeded>', 'a.v1')"
+                " on conflict (id) do update set priority = 1"
+            ),
+            (
+                "merge into workflow_run as run using (values (1)) as one on run.id = '<leased>'"
+                " when matched then update set status = 'succeeded'"
+            ),
+            "merge into workflow_run as run using (values (1)) as one on run.id = '<leased>' when matched then delete",
+            "with gone as (delete from workflow_run returning id) select count(*) from gone",
+        ),
+        "a view, a rule and a trigger of one's own": (
+            "create view <mine>.runs as select * from <schema>.workflow_run",
+            "create rule leave as on update to <mine>.runs do instead nothing",
+            "update <mine>.runs set status = 'succeeded'",
+            (
+                "create function <mine>.change() returns trigger language plpgsql as"
+                " $$ begin new.status := 'succeeded'; return new; end $$"
+            ),
+            "create trigger z_change before update on workflow_run for each row execute function <mine>.change()",
+            "update workflow_run set priority = 1 where id = '<leased>'",
+        ),
+        "settings that switch checks off": (
+            "set session_replication_role = replica",
+            "set row_security = off",
+            "set check_function_bodies = off",
+            "set plpgsql.variable_conflict = 'use_variable'",
+            "set xmloption = document",
+            "set default_transaction_isolation = 'serializable'",
+            "update workflow_run set status = 'succeeded' where id = '<leased>'",
+            "delete from workflow_run",
+            "insert into workflow_event (workflow_id, event_type) values ('<leased>', 'succeeded')",
+        ),
+    }
+)
 
 
 @pytest.mark.fault("Security", "a trick by a role", "P3, P5, P6")

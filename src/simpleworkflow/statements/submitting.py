@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 from simpleworkflow.codec import encode_payload
@@ -10,6 +12,10 @@ from simpleworkflow.database import Rows, Statement
 from simpleworkflow.errors import InvalidInput
 from simpleworkflow.model import NewRun, Submitted
 
+T = TypeVar("T")
+
+# The table's own defaults.
+PRIORITY, ATTEMPTS = 100, 3
 # What one statement holds at most: more rows gain nothing (measured 1,000 to 50,000), more bytes cost memory.
 CHUNK_ROWS_MAX = 5_000
 CHUNK_BYTES_MAX = 4_000_000
@@ -68,11 +74,11 @@ def _submit_chunk(news: Sequence[NewRun], payloads: Sequence[str]) -> Statement[
         (
             _array([_quoted(new.type) for new in news]),
             _array([_quoted(payload) for payload in payloads]),
-            _array([_quoted(new.idempotency_key) for new in news]),
-            _array([str(new.priority) for new in news]),
-            _array([_quoted(new.run_at.isoformat() if new.run_at else None) for new in news]),
-            _array([str(new.delay_seconds) for new in news]),
-            _array([str(new.max_attempts) for new in news]),
+            _column([new.idempotency_key for new in news], None, _quoted),
+            _column([new.priority for new in news], PRIORITY, str),
+            _column([new.run_at for new in news], None, _time),
+            _column([new.delay_seconds for new in news], 0.0, str),
+            _column([new.max_attempts for new in news], ATTEMPTS, str),
         ),
         _read_submitted,
         is_repeatable=all(new.idempotency_key is not None for new in news),
@@ -105,6 +111,15 @@ def reopen_runs(run_ids: Sequence[UUID], attempts: int, reason: str | None) -> S
 # own list dumper.
 def _array(items: Iterable[str]) -> str:
     return "{" + ",".join(items) + "}"
+
+
+def _column(values: list[T], default: T, write: Callable[[T], str]) -> str | None:
+    """Return the values as an array; None where all are what the database takes for a value that is missing."""
+    return None if values.count(default) == len(values) else _array(map(write, values))
+
+
+def _time(moment: datetime | None) -> str:
+    return _quoted(None if moment is None else moment.isoformat())
 
 
 def _quoted(item: str | None) -> str:

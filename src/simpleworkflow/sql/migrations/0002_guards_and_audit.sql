@@ -162,6 +162,10 @@ $fn$;
 create trigger a_guard_transition before update on {schema}.workflow_run
   for each statement when (current_setting('workflow.transition', true) <> '')
   execute function {schema}.guard_transition();
+-- A subquery can name a transition after the statement has begun: then its events are refused here, with all it did.
+create trigger a_guard_transition_after after update on {schema}.workflow_run
+  for each statement when (current_setting('workflow.transition', true) <> '')
+  execute function {schema}.guard_transition();
 
 -- A plain UPDATE may cancel, may change priority, run_at and payload of a pending run, and may hide or show
 -- (deleted_at) a run that nobody executes.  updated_at is the database's: what is written to it is replaced.
@@ -172,6 +176,11 @@ declare
   v_edits boolean := (new.priority, new.run_at, new.payload) is distinct from (old.priority, old.run_at, old.payload);
   v_hides boolean := new.deleted_at is distinct from old.deleted_at;
 begin
+  -- The trigger's condition knows the owner of when it was made.
+  if current_setting('workflow.transition', true) <> ''
+     and current_user = (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid) then
+    return new;
+  end if;
   if v_cancels then
     new.leased_by := null;
     new.lease_until := null;
@@ -225,9 +234,17 @@ begin
 end
 $fn$;
 
-create trigger a_guard_update before update on {schema}.workflow_run
-  for each row when (coalesce(current_setting('workflow.transition', true), '') = '')
-  execute function {schema}.guard_update();
+-- Whose write it is is asked for each row, not only when the statement begins: a subquery can name a transition between
+-- two rows.  Written out, since to look the owner up would cost each row of a claim a microsecond.
+do $do$
+begin
+  execute format($sql$
+    create trigger a_guard_update before update on {schema}.workflow_run
+      for each row when (coalesce(current_setting('workflow.transition', true), '') = '' or current_user <> %L)
+      execute function {schema}.guard_update()
+  $sql$, current_user);
+end
+$do$;
 
 -- The events of what functions do, one insert for a whole batch.  The new rows tell everything but who acts, also
 -- whether their policy keeps events.
