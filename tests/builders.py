@@ -316,3 +316,12 @@ def count(db: Database, table: str, condition: str = "true", *values: Any) -> in
     row = db.execute(f"select count(*) from {table} where {condition}".encode(), values or None).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def blocks_touched(db: Database, statement: str, *values: Any) -> int:
+    """Return how many blocks a statement has touched, in shared memory or on disk."""
+    plan = db.execute(
+        f"explain (analyze, buffers, format json) {statement}".encode(), values or None
+    ).fetchone()[0]
+    node = plan[0]["Plan"]
+    return int(node["Shared Hit Blocks"]) + int(node["Shared Read Blocks"])

@@ -77,7 +77,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def database_url(server: Server) -> Iterator[str]:
     """The URL of a fresh, migrated schema; everything in it is the test's own."""
-    with _a_schema(server) as url:
+    with a_schema(server) as url:
         yield url
 
 
@@ -91,7 +91,7 @@ def db(database_url: str) -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def module_url(server: Server) -> Iterator[str]:
     """The URL of a schema that the tests of one module share; each uses types of its own."""
-    with _a_schema(server) as url:
+    with a_schema(server) as url:
         yield url
 
 
@@ -126,7 +126,8 @@ def superuser(server: Server, database_url: str) -> Iterator[Database]:
 
 
 @contextmanager
-def _a_schema(server: Server) -> Iterator[str]:
+def a_schema(server: Server) -> Iterator[str]:
+    """Yield the URL of a fresh, migrated schema that is dropped afterwards."""
     schema = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(direct(server.url), autocommit=True) as conn:
         migrate(conn, schema)

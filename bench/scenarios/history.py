@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,8 +14,9 @@ from psycopg.conninfo import conninfo_to_dict
 from scenarios.figures import Figure, Target, in_turns, rates, ratio
 from scenarios.ground import Ground, in_database
 from scenarios.loads import NOOP, value
+from simpleworkflow.client.verbs import COUNTED_AT_ONCE, LISTED_AT_ONCE
 from simpleworkflow.database import Statement, run
-from simpleworkflow.statements import count_prunable_runs, get_runs, list_events, list_runs
+from simpleworkflow.statements import count_prunable_runs, get_runs, list_events, list_page
 from stage import SCHEMA
 
 LEAST = Target(least=0.9)
@@ -94,10 +96,21 @@ def _questions(middle: UUID) -> dict[str, list[Statement[Any]]]:
         "wf run list, a page from the middle": [_list(before=middle)],
         "wf run list --status failed": [_list(statuses=["failed"])],
         "wf run list --status pending (there is none)": [_list(statuses=["pending"])],
+        "wf run list --status cancelled (there is none)": [_list(statuses=["cancelled"])],
         "wf run list --type, one run in ten": [_list(patterns=["past.kind3.v1"])],
         "wf run list --type 'absent.%' (there is none)": [_list(patterns=["absent.%"])],
+        "wf run list --type 'absent.%' --status failed": [_list(patterns=["absent.%"], statuses=["failed"])],
+        "wf run list --type 'absent.%' --status pending": [
+            _list(patterns=["absent.%"], statuses=["pending"])
+        ],
+        "wf run list --since 2h (fewer than a page)": [
+            _list(created_from=_ago(hours=2), patterns=["absent.%"])
+        ],
+        "wf run list --before 20d": [_list(created_before=_ago(days=20))],
         "wf run show": [get_runs([middle]), list_events(middle)],
-        "wf prune --dry-run, the count of a day": [count_prunable_runs(29 * 86_400.0, None, None)],
+        "wf prune --dry-run, of a day": [_count(29)],
+        "wf prune --dry-run, of everything": [_count()],
+        "wf prune --dry-run --type 'absent.%'": [_count(patterns=["absent.%"])],
     }
 
 
@@ -105,7 +118,15 @@ def _list(**narrowed: Any) -> Statement[Any]:
     everything: dict[str, Any] = dict.fromkeys(
         ["patterns", "statuses", "created_from", "created_before", "before"]
     )
-    return list_runs(**(everything | narrowed), limit=21)
+    return list_page(**(everything | narrowed), limit=20, looks=LISTED_AT_ONCE)
+
+
+def _count(days: int = 0, patterns: list[str] | None = None) -> Statement[Any]:
+    return count_prunable_runs(days * 86_400.0, patterns, None, looks=COUNTED_AT_ONCE)
+
+
+def _ago(**how_long: float) -> datetime:
+    return datetime.now(UTC) - timedelta(**how_long)
 
 
 def _milliseconds(conn: psycopg.Connection, statements: list[Statement[Any]]) -> float:

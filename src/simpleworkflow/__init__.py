@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         WaitTimeout,
         WorkflowError,
     )
-    from simpleworkflow.model import NewRun, Policy, Run, RunEvent, RunPage
+    from simpleworkflow.model import NewRun, Policy, PrunableCount, Run, RunEvent, RunPage
     from simpleworkflow.retry import RetryPolicy, exponential
     from simpleworkflow.worker import AsyncWorkflowRun, Worker, WorkflowExecutor, WorkflowRun
 
@@ -33,6 +33,7 @@ __all__ = [
     "LeaseLost",
     "NewRun",
     "Policy",
+    "PrunableCount",
     "RetryAfter",
     "RetryPolicy",
     "Run",

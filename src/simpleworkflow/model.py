@@ -18,6 +18,7 @@ __all__ = [
     "STATUSES",
     "NewRun",
     "Policy",
+    "PrunableCount",
     "Run",
     "RunEvent",
     "RunPage",
@@ -95,10 +96,24 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """Some runs, newest first, and the ``page`` to ask ``list`` for next (None: this was the last)."""
+    """Some runs, newest first, and the ``page`` to ask ``list`` for next (None: this was the last).
+
+    A page that is not full although another follows is what was found among the ``looked_at`` runs that come first,
+    back to those recorded at ``looked_back_to`` (None: to the very first, and a part of what came later).
+    """
 
     runs: Sequence[Run]
     next_page: UUID | None
+    looked_at: int = 0
+    looked_back_to: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PrunableCount:
+    """How many runs ``prune`` would delete: so many, or, unless it ``is_exact``, so many at least."""
+
+    runs: int
+    is_exact: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,21 @@ def test_options_narrow_it(wf, old):
     assert count(old, "workflow_run") == 4
 
 
+def test_a_quick_count_says_that_it_is_one_and_an_exact_one_goes_to_the_end(wf, old, monkeypatch):
+    monkeypatch.setattr(verbs, "COUNTED_AT_ONCE", 2)
+
+    quick = wf("prune", "--older-than", "1d", "--dry-run")
+    document = wf("prune", "--older-than", "1d", "--dry-run", "--json").document
+    limited = wf("prune", "--older-than", "1d", "--dry-run", "--limit", 1)
+    exact = wf("prune", "--older-than", "1d", "--dry-run", "--exact")
+
+    assert quick.out == "would prune at least 1 run\n"
+    assert quick.err == "counted among the 2 that ended first; to count all, add --exact\n"
+    assert document == {"runs": 1, "pruned": False, "is_exact": False}
+    assert (limited.out, limited.err) == ("would prune 1 run\n", "")
+    assert (exact.out, exact.err) == ("would prune 5 runs\n", "")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -56,6 +71,7 @@ def test_options_narrow_it(wf, old):
         (["--older-than", "soon"], "expected a duration such as 30s, 5m, 2h or 1d, got 'soon'"),
         (["--older-than", "99999999d"], "older_than: expected seconds from 0 to"),
         (["--older-than", "1d", "--status", "leased"], "'leased' is not one of"),
+        (["--older-than", "1d", "--exact"], "--exact is for --dry-run"),
         (["--older-than", "1d", "--limit", "0"], "0 is not in the range"),
         (["--older-than", "1d", "--type", "a b"], "pattern: expected a type, or a prefix that ends in %"),
     ],

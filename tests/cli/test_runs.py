@@ -9,6 +9,7 @@ import pytest
 
 from builders import a_run, claim, finish
 from simpleworkflow.cli.text import one_line, safe
+from simpleworkflow.client import verbs
 
 
 def test_a_run_is_submitted_listed_and_shown(wf):
@@ -54,6 +55,28 @@ def test_pages_continue_where_the_page_before_ended(wf):
 
     assert [run["id"] for run in first["runs"] + second["runs"]] == ids[::-1]
     assert second["next_page"] is None
+
+
+def test_a_list_that_has_not_looked_at_all_runs_says_how_to_look_on(wf, monkeypatch):
+    monkeypatch.setattr(verbs, "LISTED_AT_ONCE", 2)
+    rare = wf("submit", "rare.v1").out.strip()
+    for _ in range(3):
+        wf("submit", "a.b.v1")
+
+    listed = wf("run", "list", "--type", "rare.%", "--json").document
+    first = wf("run", "list", "--type", "rare.%")
+    second = wf("run", "list", "--type", "rare.%", "--page", listed["next_page"])
+    whole = wf("run", "list", "--type", "rare.%", "--all")
+    none = wf("run", "list", "--type", "absent", "--all")
+
+    assert (listed["runs"], listed["looked_at"]) == ([], 2)
+    assert (first.code, first.out) == (0, "")
+    assert first.err.startswith("no such runs among the 2 looked at, back to ")
+    assert first.err.endswith(f"; to look on, add --page {listed['next_page']}, or --all\n")
+    assert rare in second.out
+    assert rare in whole.out
+    assert whole.err == ""
+    assert none.err == "no such runs\n"
 
 
 def test_times_narrow_the_list_also_as_ages(wf):

@@ -11,6 +11,7 @@ import pytest
 import builders
 from builders import Database, a_run, a_type, claim, column_of, count, events_of, finish, status_of
 from simpleworkflow import InvalidInput, NewRun, RunNotFound, RunNotSucceeded
+from simpleworkflow.client import verbs
 
 
 def test_a_submitted_run_is_a_pending_row_with_the_values_given(client: Any, db: Database) -> None:
@@ -248,6 +249,40 @@ def test_a_list_holds_the_times_asked_for(client: Any, db: Database) -> None:
 
     assert [str(run.id) for run in client.list(created_from=hour_ago).runs] == [new]
     assert [str(run.id) for run in client.list(created_before=hour_ago).runs] == [old]
+
+
+def test_a_page_that_looked_at_too_few_runs_says_so_and_the_next_goes_on(
+    client: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(verbs, "LISTED_AT_ONCE", 10)
+    rare = client.submit("rare.v1")
+    client.submit_many([("page.run.v1", n) for n in range(25)])
+
+    first = client.list(pattern="rare.%")
+    second = client.list(pattern="rare.%", page=first.next_page)
+    third = client.list(pattern="rare.%", page=second.next_page)
+
+    assert (first.runs, first.looked_at, second.runs) == ([], 10, [])
+    assert second.looked_back_to <= first.looked_back_to <= datetime.now(UTC)
+    assert [run.id for run in third.runs] == [rare.id]
+    assert (third.next_page, third.looked_at, third.looked_back_to) == (None, 6, None)
+
+
+def test_who_wants_to_looks_at_all_in_one_call(client: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(verbs, "LISTED_AT_ONCE", 10)
+    rare = [client.submit("rare.v1").id for _ in range(3)]
+    client.submit_many([("page.run.v1", n) for n in range(25)])
+
+    whole = client.list(pattern="rare.%", look_at_all=True)
+    full = client.list(pattern="rare.%", look_at_all=True, limit=2)
+    none = client.list(pattern="absent", look_at_all=True)
+
+    assert [run.id for run in whole.runs] == rare[::-1]
+    assert (whole.next_page, whole.looked_at) == (None, 28)
+    assert [run.id for run in full.runs] == rare[:0:-1]
+    assert full.next_page == full.runs[-1].id
+    assert (none.runs, none.next_page, none.looked_at) == ([], None, 28)
+    assert [run.id for run in client.iterate(pattern="rare.%")] == rare[::-1]
 
 
 def test_iterating_goes_through_all_pages(client: Any) -> None:

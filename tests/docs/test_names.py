@@ -27,6 +27,8 @@ INNER = {
         "nests_beyond_limit",
         "fits",
         "readable_columns",
+        "first_id_at",
+        "few_ids",
         "write_policies",
         "replace_policy",
         "is_deleted_on_success",

@@ -277,20 +277,21 @@ def test_a_missing_function_is_named(examine, owner):
 
 @pytest.mark.fault(SECTION, "wf doctor: an index that was not built to its end", "P7")
 def test_an_invalid_index_is_named_and_rebuilt_by_the_remedy(examine, patient, owner):
-    owner.execute("drop index workflow_run_failed")
+    owner.execute("drop index workflow_run_aside")
     with connect(patient.owner_url) as older:
         older.execute("begin")
         older.execute("insert into workflow_run (type) values ('a.b')")
         owner.execute("set statement_timeout = '300ms'")
         with pytest.raises(psycopg.errors.QueryCanceled):
             owner.execute(
-                "create index concurrently workflow_run_failed on workflow_run (id) where status = 'failed'"
+                "create index concurrently workflow_run_aside on workflow_run (status, id)"
+                " where status in ('waiting', 'failed', 'cancelled')"
             )
         owner.execute("reset statement_timeout")
 
     found = examine().one("objects")
 
-    assert found["found"] == "index workflow_run_failed is invalid"
+    assert found["found"] == "index workflow_run_aside is invalid"
     heal(owner, found)
     assert examine().bad == []
 

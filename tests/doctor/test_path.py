@@ -188,7 +188,7 @@ def _on_terminal(arguments: list[str], columns: int) -> str:
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_no_line_is_wider_than_the_terminal(environment, patient, owner, columns):
     submit(owner, "nobody.handles.this.v1", delay=0)
-    owner.execute("drop index workflow_run_failed")
+    owner.execute("drop index workflow_run_aside")
 
     shown = _on_terminal(["doctor", "--long", "0", "--database-url", patient.url], columns)
 
@@ -196,11 +196,11 @@ def test_no_line_is_wider_than_the_terminal(environment, patient, owner, columns
     assert plain != shown
     assert "\x1b" not in plain
     assert max(len(line) for line in plain.splitlines()) <= columns
-    assert "CREATE INDEX workflow_run_failed" in " ".join(plain.split())
+    assert "CREATE INDEX workflow_run_aside" in " ".join(plain.split())
 
 
 def test_a_pipe_gets_no_colours_and_each_fact_in_one_line(environment, patient, owner, capsys):
-    owner.execute("drop index workflow_run_failed")
+    owner.execute("drop index workflow_run_aside")
 
     code = main(["doctor", "--database-url", patient.url])
 
@@ -209,9 +209,9 @@ def test_a_pipe_gets_no_colours_and_each_fact_in_one_line(environment, patient, 
     assert "\x1b" not in out
     lines = out.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("error"))
-    assert re.fullmatch(r"error +objects +index workflow_run_failed is missing", lines[at])
+    assert re.fullmatch(r"error +objects +index workflow_run_aside is missing", lines[at])
     assert re.fullmatch(r" +why: what it serves reads the whole table instead", lines[at + 1])
-    assert re.fullmatch(r" +do:  CREATE INDEX workflow_run_failed ON .*", lines[at + 2])
+    assert re.fullmatch(r" +do:  CREATE INDEX workflow_run_aside ON .*", lines[at + 2])
     assert lines[-1].endswith("checks: 1 error")
 
 

@@ -11,6 +11,7 @@ from builders import (
     Database,
     a_held_run,
     ask,
+    blocks_touched,
     claim,
     claim_many,
     column_of,
@@ -331,15 +332,6 @@ def test_one_exchange_finishes_the_last_batch_and_claims_the_next(db):
 # ── what it costs ──────────────────────────────────────────────────────────────────────────────────
 
 BACKLOG = 100_000
-
-
-def blocks_touched(db: Database, statement: str, *values: object) -> int:
-    """Return how many blocks a statement has touched, in shared memory or on disk."""
-    plan = db.execute(
-        f"explain (analyze, buffers, format json) {statement}".encode(), values or None
-    ).fetchone()[0]
-    node = plan[0]["Plan"]
-    return int(node["Shared Hit Blocks"]) + int(node["Shared Read Blocks"])
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,7 @@ def run() -> None:
 @click.option(
     "--page", metavar="TOKEN", type=RunId(), help="Where the page before said that the next begins."
 )
+@click.option("--all", "look_at_all", is_flag=True, help="Look at all runs until the page is full.")
 @json_option
 @database_option
 def list_(
@@ -67,9 +68,13 @@ def list_(
     before: datetime | None,
     limit: int,
     page: UUID | None,
+    look_at_all: bool,
     as_json: bool,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first.
+
+    It looks at 10,000 runs, and tells when there are more to look at.
+    """
     with open_client() as client:
         found = client.list(
             pattern=patterns or None,
@@ -78,25 +83,45 @@ def list_(
             created_before=before,
             limit=limit,
             page=page,
+            look_at_all=look_at_all,
         )
     if as_json:
-        print_json({"runs": [run_document(one) for one in found.runs], "next_page": found.next_page})
+        print_json(
+            {
+                "runs": [run_document(one) for one in found.runs],
+                "next_page": found.next_page,
+                "looked_at": found.looked_at,
+                "looked_back_to": found.looked_back_to,
+            }
+        )
     else:
-        _print_page(found)
+        if found.runs:
+            _print_runs(found)
+        _print_more(found, limit)
 
 
-def _print_page(page: RunPage) -> None:
-    if not page.runs:
-        click.echo("no such runs", err=True)
-        return
+def _print_runs(page: RunPage) -> None:
     table = plain_table("id", "type", "status", "att", "age")
     table.columns[0].no_wrap = True
     for one in page.runs:
         attempts = f"{one.attempt}/{one.max_attempts}"
         table.add_row(str(one.id), safe(one.type), status_text(one.status), attempts, age(one.created_at))
     print_table(table)
-    if page.next_page is not None:
+
+
+def _print_more(page: RunPage, limit: int) -> None:
+    if page.next_page is None:
+        if not page.runs:
+            click.echo("no such runs", err=True)
+    elif len(page.runs) == limit:
         click.echo(f"more: add --page {page.next_page}", err=True)
+    else:
+        back_to = page.looked_back_to and f", back to {page.looked_back_to.isoformat(timespec='seconds')}"
+        click.echo(
+            f"{'no more' if page.runs else 'no'} such runs among the {page.looked_at:,} looked at{back_to or ''}; "
+            f"to look on, add --page {page.next_page}, or --all",
+            err=True,
+        )
 
 
 @click.command(epilog="Example: wf run show 01926f0e-7d3c-7b1a-9c4e-5a7d3f2b1c00")

@@ -14,7 +14,7 @@ from simpleworkflow.client.foreign import in_one_transaction, run_foreign_async
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import AsyncRunner
 from simpleworkflow.client.waiting import TOO_SHORT_SECONDS, AsyncWaiting, check_timeout
-from simpleworkflow.model import NewRun, Policy, Run, RunEvent, RunPage
+from simpleworkflow.model import NewRun, Policy, PrunableCount, Run, RunEvent, RunPage
 from simpleworkflow.statements import submit_runs
 
 __all__ = ["AsyncClient", "AsyncRunHandle"]
@@ -148,6 +148,16 @@ class AsyncClient:
             verbs.prune(older_than, pattern=pattern, status=status, limit=limit, dry_run=dry_run)
         )
 
+    async def count_prunable(
+        self,
+        older_than: float | timedelta,
+        *,
+        pattern: verbs.Patterns | None = None,
+        status: verbs.Statuses | None = None,
+    ) -> PrunableCount:
+        """Count what ``prune`` would delete, quickly; see ``Client.count_prunable``."""
+        return await self._follow(verbs.count_prunable(older_than, pattern=pattern, status=status))
+
     async def set_policy(
         self, pattern: str, *, keeps_events: bool = True, keeps_succeeded: bool = True
     ) -> bool:
@@ -171,6 +181,7 @@ class AsyncClient:
         created_before: datetime | None = None,
         page: UUID | str | None = None,
         limit: int = 50,
+        look_at_all: bool = False,
     ) -> RunPage:
         """Return a page of runs, newest first; see ``Client.list``."""
         return await self._follow(
@@ -181,6 +192,7 @@ class AsyncClient:
                 created_before=created_before,
                 page=page,
                 limit=limit,
+                look_at_all=look_at_all,
             )
         )
 

@@ -14,7 +14,7 @@ from simpleworkflow.client.foreign import in_one_transaction, run_foreign
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import Runner
 from simpleworkflow.client.waiting import TOO_SHORT_SECONDS, Waiting, check_timeout
-from simpleworkflow.model import NewRun, Policy, Run, RunEvent, RunPage
+from simpleworkflow.model import NewRun, Policy, PrunableCount, Run, RunEvent, RunPage
 from simpleworkflow.statements import submit_runs
 
 __all__ = ["Client", "RunHandle"]
@@ -221,6 +221,22 @@ class Client:
             verbs.prune(older_than, pattern=pattern, status=status, limit=limit, dry_run=dry_run)
         )
 
+    def count_prunable(
+        self,
+        older_than: float | timedelta,
+        *,
+        pattern: verbs.Patterns | None = None,
+        status: verbs.Statuses | None = None,
+    ) -> PrunableCount:
+        """Count what ``prune`` would delete, quickly: exactly where that is soon done, else at least so many.
+
+        It looks at the 10,000 runs that ended first; ``prune`` with ``dry_run`` counts them all.
+
+        Raises:
+            InvalidInput: as for ``prune``.
+        """
+        return self._follow(verbs.count_prunable(older_than, pattern=pattern, status=status))
+
     def set_policy(self, pattern: str, *, keeps_events: bool = True, keeps_succeeded: bool = True) -> bool:
         """Say what the types that ``pattern`` covers keep; return whether that changed anything.
 
@@ -258,11 +274,16 @@ class Client:
         created_before: datetime | None = None,
         page: UUID | str | None = None,
         limit: int = 50,
+        look_at_all: bool = False,
     ) -> RunPage:
         """Return a page of runs, newest first.
 
         ``pattern`` is a type, a prefix that ends in ``%``, or several of them; ``status`` one or several.  The
         next page is that with ``page=found.next_page``; pages never overlap, however many runs are added.
+
+        It is quick also where few runs match, or none: it looks at 10,000 runs at most, and returns what it found with
+        a ``next_page`` that looks on.  So a page, even an empty one, is the last only if its ``next_page`` is
+        None.  ``look_at_all`` looks on by itself until the page is full or all runs were looked at.
 
         Raises:
             InvalidInput: a filter cannot be used; the message names it.
@@ -275,6 +296,7 @@ class Client:
                 created_before=created_before,
                 page=page,
                 limit=limit,
+                look_at_all=look_at_all,
             )
         )
 
@@ -286,7 +308,7 @@ class Client:
         created_from: datetime | None = None,
         created_before: datetime | None = None,
     ) -> Iterator[Run]:
-        """Yield all the runs that ``list`` would show, page after page."""
+        """Yield all the runs that ``list`` would show, page after page, however far apart they are."""
         next_page = None
         while True:
             found = self.list(

@@ -32,6 +32,7 @@ from simpleworkflow.model import (
     TYPE_CHARACTERS_MAX,
     NewRun,
     Policy,
+    PrunableCount,
     Run,
     RunEvent,
     RunPage,
@@ -52,6 +53,7 @@ __all__ = [
     "as_run_id",
     "cancel",
     "check_schema",
+    "count_prunable",
     "drop_policy",
     "events",
     "follow",
@@ -77,6 +79,8 @@ Statuses = Status | Sequence[Status]
 PAGE_RUNS_MAX = 1000
 _PATTERN = re.compile(r"[A-Za-z0-9_.-]+%?|%")
 EVENTS_AT_ONCE = 10_000
+# What a page, and a part of a count, looks at: about 10 ms each.
+LISTED_AT_ONCE, COUNTED_AT_ONCE = 10_000, 10_000
 # 110,000 runs a second are pruned, 40,000 in batches of 1,000; a transaction of 50 ms holds nobody up.
 PRUNED_AT_ONCE = 5000
 
@@ -173,21 +177,31 @@ def list_page(
     created_before: datetime | None,
     page: UUID | str | None,
     limit: int,
+    look_at_all: bool,
 ) -> Plan[RunPage]:
-    """Read a page of runs, and one run more, to know whether another page follows."""
+    """Read a page of runs; look at a bounded number of them, or go on until the page is full."""
     check_integer("limit", limit, 1, PAGE_RUNS_MAX)
     for name, time in (("created_from", created_from), ("created_before", created_before)):
         if time is not None:
             check_time(name, time)
-    runs: list[Run] = yield statements.list_runs(
-        patterns=_patterns(pattern),
-        statuses=_statuses(status),
-        created_from=created_from,
-        created_before=created_before,
-        before=None if page is None else as_run_id(page, "page"),
-        limit=limit + 1,
-    )
-    return RunPage(runs[:limit], runs[limit - 1].id if len(runs) > limit else None)
+    patterns, statuses = _patterns(pattern), _statuses(status)
+    before = None if page is None else as_run_id(page, "page")
+    runs: list[Run] = []
+    looked_at = 0
+    while True:
+        found: statements.RunsFound = yield statements.list_page(
+            patterns=patterns,
+            statuses=statuses,
+            created_from=created_from,
+            created_before=created_before,
+            before=before,
+            limit=limit - len(runs),
+            looks=LISTED_AT_ONCE,
+        )
+        runs += found.runs
+        looked_at, before = looked_at + found.looked_at, found.next_before
+        if before is None or len(runs) == limit or not look_at_all:
+            return RunPage(runs, before, looked_at, found.looked_back_to)
 
 
 def events(run_id: UUID | str) -> Plan[list[RunEvent]]:
@@ -255,12 +269,11 @@ def prune(
 ) -> Plan[int]:
     """Delete what ended so long ago, batch after batch; say how many runs that were."""
     seconds = check_duration("older_than", older_than)
-    patterns, statuses = _patterns(pattern), _ended_statuses(status)
+    patterns, statuses = _patterns(pattern), _ended(status)
     if limit is not None:
         check_integer("limit", limit, 1, 2**63 - 1)
     if dry_run:
-        count: int = yield statements.count_prunable_runs(seconds, patterns, statuses)
-        return count if limit is None else min(limit, count)
+        return (yield from count_prunable(older_than, pattern, status, limit=limit, look_at_all=True)).runs
     pruned, reached_at = 0, None
     while limit is None or pruned < limit:
         size = PRUNED_AT_ONCE if limit is None else min(PRUNED_AT_ONCE, limit - pruned)
@@ -271,6 +284,28 @@ def prune(
         if batch.runs < size:
             break
     return pruned
+
+
+def count_prunable(
+    older_than: float | timedelta,
+    pattern: Patterns | None,
+    status: Statuses | None,
+    *,
+    limit: int | None = None,
+    look_at_all: bool = False,
+) -> Plan[PrunableCount]:
+    """Count what there is to prune, as far as one look goes; or part after part, none of which takes long."""
+    seconds, patterns, statuses = check_duration("older_than", older_than), _patterns(pattern), _ended(status)
+    runs, reached_at = 0, None
+    while True:
+        part: statements.Counted = yield statements.count_prunable_runs(
+            seconds, patterns, statuses, looks=COUNTED_AT_ONCE, reached_at=reached_at
+        )
+        runs, reached_at = runs + part.runs, part.reached_at
+        if limit is not None and runs >= limit:
+            return PrunableCount(limit, is_exact=True)
+        if reached_at is None or not look_at_all:
+            return PrunableCount(runs, is_exact=reached_at is None)
 
 
 # ── policies ───────────────────────────────────────────────────────────────────────────────────────
@@ -358,7 +393,7 @@ def _statuses(status: Statuses | None) -> list[Status] | None:
     return statuses
 
 
-def _ended_statuses(status: Statuses | None) -> list[Status] | None:
+def _ended(status: Statuses | None) -> list[Status] | None:
     statuses = _statuses(status)
     if alive := [one for one in statuses or () if one not in ENDED]:
         raise InvalidInput(f"status: only runs that have ended can be pruned, got {shown(alive[0])}")

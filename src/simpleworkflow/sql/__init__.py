@@ -15,6 +15,8 @@ GROUPS = ("producer", "worker", "operator", "reader")
 _READING = {
     "get_runs": "reader",
     "list_runs": "reader",
+    "list_page": "reader",
+    "find_runs": "reader",
     "list_events": "reader",
     "ended_runs": "reader",
     "list_policies": "reader",

@@ -252,20 +252,61 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone, p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[]) RETURNS bigint
-    LANGUAGE sql STABLE SECURITY DEFINER
+CREATE FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone, p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_from timestamp with time zone DEFAULT '-infinity'::timestamp with time zone, p_looks integer DEFAULT NULL::integer, OUT runs bigint, OUT reached_at timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
-  select count(*)
-    from workflow.workflow_run as run
-   where run.finished_at < p_ended_before
-     and (p_statuses is null or run.status = any (p_statuses))
-     and (p_patterns is null or exists (
-           select from unnest(p_patterns) as pattern
-            where run.type = pattern or pattern like '%\%' and starts_with(run.type, left(pattern, -1))))
-     and not exists (
-           select from workflow.workflow_run as parent
-            where parent.id = run.parent_id and parent.finished_at is null)
+declare
+  v_prefixes text[] := array(select left(pattern, -1) from unnest(p_patterns) as pattern where pattern like '%\%');
+  v_looked_at bigint;
+  v_first timestamptz;
+  v_last timestamptz;
+  v_before_last bigint;
+begin
+  if p_looks < 1 then
+    raise exception using errcode = 'WF002', message = format('p_looks: expected 1 or more, got %s', p_looks);
+  end if;
+  with looked as materialized (
+    select run.finished_at,
+           (p_statuses is null or run.status = any (p_statuses))
+           and (p_patterns is null or run.type = any (p_patterns) or run.type ^@ any (v_prefixes))
+           and (run.parent_id is null or not exists (
+                 select from workflow.workflow_run as parent
+                  where parent.id = run.parent_id and parent.finished_at is null)) as is_prunable
+      from workflow.workflow_run as run
+     where run.finished_at >= coalesce(p_from, '-infinity') and run.finished_at < p_ended_before
+     order by run.finished_at
+     limit p_looks)
+  select count(*), min(looked.finished_at), max(looked.finished_at), count(*) filter (where looked.is_prunable),
+         count(*) filter (where looked.is_prunable
+                                and looked.finished_at < (select max(last.finished_at) from looked as last))
+    into v_looked_at, v_first, v_last, runs, v_before_last
+    from looked;
+  if v_looked_at < p_looks or p_looks is null then
+    return;
+  elsif v_first < v_last then
+    -- There may be more that ended with the last: it begins the next part.
+    runs := v_before_last;
+    reached_at := v_last;
+    return;
+  end if;
+  -- All of them ended at one moment.
+  reached_at := (
+    select run.finished_at
+      from workflow.workflow_run as run
+     where run.finished_at > v_last and run.finished_at < p_ended_before
+     order by run.finished_at
+     limit 1);
+  select counted.runs into runs
+    from workflow.count_prunable(coalesce(reached_at, p_ended_before), p_patterns, p_statuses, v_last) as counted;
+end
 $$;
 
 CREATE FUNCTION workflow.default_backoff_seconds(p_attempt integer) RETURNS double precision
@@ -342,6 +383,8 @@ $$;
 CREATE FUNCTION workflow.ended_runs(p_ids uuid[]) RETURNS TABLE(id uuid, status text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
   select run.id, run.status
     from workflow.workflow_run as run
@@ -425,6 +468,147 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.few_ids(p_patterns text[], p_statuses text[], p_at_most integer) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  v_ids uuid[] := '{}';
+begin
+  if 'pending' = any (p_statuses) then
+    -- Every character of a type sorts above '!' and below '~'.
+    v_ids := array(
+      select run.id
+        from (select case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C" as low,
+                     case when pattern like '%\%' then left(pattern, -1) || '~' else pattern || '!' end collate "C" as high
+                from unnest(coalesce(p_patterns, '{%}')) as pattern) as wanted
+       cross join lateral (
+             select run.id
+               from workflow.workflow_run as run
+              where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+                and run.type >= wanted.low and run.type < wanted.high
+              order by run.type, run.priority, run.run_at
+              limit p_at_most + 1) as run
+       limit p_at_most + 1);
+    v_ids := v_ids || array(
+      select run.id
+        from workflow.workflow_run as run
+       where run.status = 'pending' and run.deleted_at is null and run.is_suspect
+       order by run.run_at
+       limit p_at_most + 1);
+  end if;
+  if 'leased' = any (p_statuses) then
+    v_ids := v_ids || array(
+      select run.id
+        from workflow.workflow_run as run
+       where run.status = 'leased'
+       order by run.leased_by
+       limit p_at_most + 1);
+  end if;
+  return case when cardinality(v_ids) <= p_at_most then v_ids end;
+end
+$$;
+
+CREATE FUNCTION workflow.find_runs(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_looks integer DEFAULT 10000, p_look_seconds double precision DEFAULT 0.025, OUT ids uuid[], OUT next_before uuid, OUT looked_at bigint, OUT looked_back_to timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    SET seq_page_cost TO '0'
+    SET random_page_cost TO '0'
+    AS $_$
+declare
+  c_above_all constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  -- The first id that was made later than p_created_before.
+  v_later uuid := case when p_looks is not null then workflow.first_id_at(p_created_before + interval '1 ms') end;
+  v_deadline timestamptz := clock_timestamp() + make_interval(secs => p_look_seconds);
+  v_is_later boolean := coalesce(p_before > v_later, false);
+  v_before uuid := coalesce(p_before, v_later);
+  v_few uuid[];
+  v_sources text[];
+  v_match text;
+  v_query text;
+  v_id uuid;
+  v_created_at timestamptz;
+  v_is_match boolean;
+begin
+  if p_limit < 1 or p_looks < 1 then
+    raise exception using errcode = 'WF002',
+      message = format('%s: expected 1 or more, got %s', case when p_limit < 1 then 'p_limit' else 'p_looks' end,
+                       least(p_limit, p_looks));
+  end if;
+  ids := '{}';
+  looked_at := 0;
+  -- Written out, not given as parameters: it is evaluated for every run that is looked at.
+  v_match := 'run.deleted_at is null';
+  if p_patterns is not null then
+    v_match := v_match || ' and (' || coalesce((
+      select string_agg(case when pattern like '%\%' then format('starts_with(run.type, %L)', left(pattern, -1))
+                             else format('run.type = %L', pattern) end, ' or ')
+        from unnest(p_patterns) as pattern), 'false') || ')';
+  end if;
+  v_match := v_match || case when p_created_from is not null then ' and run.created_at >= $2' else '' end
+                     || case when p_created_before is not null then ' and run.created_at < $3' else '' end;
+
+  -- Each status its own query, where an index of its runs helps; else all runs.
+  if p_statuses is not null and not 'succeeded' = any (p_statuses) then
+    v_few := workflow.few_ids(p_patterns, p_statuses, least(1000, p_looks));
+    if v_few is not null then
+      v_sources := array(select format('run.status = %L', status)
+                           from unnest(array['waiting', 'failed', 'cancelled']) as status
+                          where status = any (p_statuses));
+      if cardinality(v_few) > 0 then
+        v_sources := v_sources || 'run.id = any ($1)'::text;
+      end if;
+    end if;
+  end if;
+  if v_sources is null then
+    v_sources := array['true'];
+    v_match := v_match || coalesce(' and run.status = any (' || quote_literal(p_statuses) || '::text[])', '');
+  end if;
+
+  loop
+    select 'select looked.id, looked.created_at, looked.is_match from ('
+           || string_agg(format('(select run.id, run.created_at, coalesce(%s, false) as is_match'
+                             ' from workflow.workflow_run as run where %s%s%s order by run.id desc limit %s)',
+                             v_match, source, coalesce(' and run.id < ' || quote_literal(v_before), ''),
+                             case when v_is_later then format(' and run.id >= %L', v_later) else '' end,
+                             coalesce((p_looks - looked_at)::text, 'all')), ' union all ')
+           || ') as looked order by looked.id desc'
+      into v_query
+      from unnest(v_sources) as source;
+    exit when v_query is null;  -- nothing can match
+    for v_id, v_created_at, v_is_match in execute v_query using v_few, p_created_from, p_created_before loop
+      looked_at := looked_at + 1;
+      if v_is_match then
+        if cardinality(ids) = p_limit then
+          next_before := ids[p_limit];
+          looked_back_to := null;
+          return;
+        end if;
+        ids := ids || v_id;
+      end if;
+      looked_back_to := case when not v_is_later then v_created_at end;
+      if looked_at = p_looks or looked_at % 500 = 0 and clock_timestamp() >= v_deadline then
+        next_before := v_id;
+        return;
+      end if;
+    end loop;
+    exit when v_later is null or v_is_later;
+    v_is_later := true;
+    v_before := c_above_all;
+  end loop;
+  looked_back_to := null;
+end
+$_$;
+
 CREATE FUNCTION workflow.finish(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[] DEFAULT NULL::jsonb[], p_errors text[] DEFAULT NULL::text[], p_delays_seconds double precision[] DEFAULT NULL::double precision[]) RETURNS SETOF uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -490,6 +674,15 @@ begin
   returning run.id;
   perform set_config('workflow.transition', '', true);
 end
+$$;
+
+CREATE FUNCTION workflow.first_id_at(p_at timestamp with time zone) RETURNS uuid
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case when p_at >= 'epoch' and p_at < '9999-01-01 00:00+00'
+              then (lpad(to_hex(trunc(extract(epoch from p_at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+         end
 $$;
 
 CREATE FUNCTION workflow.nests_beyond_limit(p_value jsonb) RETURNS boolean
@@ -561,6 +754,8 @@ COMMENT ON TABLE workflow.workflow_run IS 'One row is one run: a recorded intent
 CREATE FUNCTION workflow.get_runs(p_ids uuid[]) RETURNS SETOF workflow.workflow_run
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $_$
 begin
   return query execute format('select %s from workflow.workflow_run where id = any ($1)',
@@ -774,6 +969,10 @@ COMMENT ON TABLE workflow.workflow_event IS 'What happened to each run: one row 
 CREATE FUNCTION workflow.list_events(p_run_id uuid, p_after bigint DEFAULT 0, p_limit integer DEFAULT 10000) RETURNS SETOF workflow.workflow_event
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $_$
 begin
   return query execute format(
@@ -782,6 +981,27 @@ begin
     using p_run_id, p_after, p_limit;
 end
 $_$;
+
+CREATE FUNCTION workflow.list_page(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_looks integer DEFAULT 10000, p_look_seconds double precision DEFAULT 0.025) RETURNS TABLE(run workflow.workflow_run, next_before uuid, looked_at bigint, looked_back_to timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_ids uuid[];
+begin
+  select found.ids, found.next_before, found.looked_at, found.looked_back_to
+    into v_ids, next_before, looked_at, looked_back_to
+    from workflow.find_runs(p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit, p_looks,
+                            p_look_seconds) as found;
+  if cardinality(v_ids) = 0 then
+    return next;
+  end if;
+  return query
+    select one, list_page.next_before, list_page.looked_at, list_page.looked_back_to
+      from workflow.get_runs(v_ids) as one
+     order by array_position(v_ids, one.id);
+end
+$$;
 
 CREATE FUNCTION workflow.list_policies() RETURNS TABLE(pattern text, keeps_events boolean, keeps_succeeded boolean, applies_from timestamp with time zone, set_by text)
     LANGUAGE sql STABLE
@@ -796,23 +1016,15 @@ $$;
 CREATE FUNCTION workflow.list_runs(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50) RETURNS SETOF workflow.workflow_run
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $_$
 begin
-  -- Planned for the values at hand: one plan for all of them could not use the partial indexes.
-  return query execute format($query$
-    select %s
-      from workflow.workflow_run as run
-     where run.deleted_at is null
-       and ($1 is null or exists (
-             select from unnest($1) as pattern
-              where run.type = pattern or pattern like '%%\%%' and starts_with(run.type, left(pattern, -1))))
-       and ($2 is null or run.status = any ($2))
-       and ($3 is null or run.created_at >= $3)
-       and ($4 is null or run.created_at < $4)
-       and ($5 is null or run.id < $5)
-     order by run.id desc
-     limit $6 $query$, workflow.readable_columns('workflow.workflow_run'))
-    using p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit;
+  return query execute format('select %s from workflow.workflow_run where id = any ($1) order by workflow_run.id desc',
+                              workflow.readable_columns('workflow.workflow_run'))
+    using (select found.ids
+             from workflow.find_runs(p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit,
+                                     p_looks => null, p_look_seconds => null) as found);
 end
 $_$;
 
@@ -1735,9 +1947,9 @@ CREATE UNIQUE INDEX workflow_policy_present ON workflow.workflow_policy USING bt
 
 CREATE INDEX workflow_registry_disabled ON workflow.workflow_registry USING btree (workflow_name) WHERE (NOT is_enabled);
 
-CREATE INDEX workflow_run_ended ON workflow.workflow_run USING btree (finished_at) WHERE (finished_at IS NOT NULL);
+CREATE INDEX workflow_run_aside ON workflow.workflow_run USING btree (status, id) WHERE (status = ANY (ARRAY['waiting'::text, 'failed'::text, 'cancelled'::text]));
 
-CREATE INDEX workflow_run_failed ON workflow.workflow_run USING btree (id) WHERE (status = 'failed'::text);
+CREATE INDEX workflow_run_ended ON workflow.workflow_run USING btree (finished_at) WHERE (finished_at IS NOT NULL);
 
 CREATE INDEX workflow_run_lane ON workflow.workflow_run USING btree (type, priority, run_at, id) WHERE ((status = 'pending'::text) AND (deleted_at IS NULL) AND (NOT is_suspect));
 
@@ -1787,7 +1999,7 @@ REVOKE ALL ON FUNCTION workflow.cancel(p_ids uuid[], p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer, p_lanes text, p_look boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone, p_patterns text[], p_statuses text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone, p_patterns text[], p_statuses text[], p_from timestamp with time zone, p_looks integer, OUT runs bigint, OUT reached_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.delete_succeeded(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[]) FROM PUBLIC;
 

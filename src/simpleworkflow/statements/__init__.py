@@ -5,8 +5,8 @@ same parameters whatever codecs their user has set.
 """
 
 from simpleworkflow.statements.policies import drop_policy, list_policies, set_policy
-from simpleworkflow.statements.pruning import Pruned, count_prunable_runs, prune_runs
-from simpleworkflow.statements.reading import ended_runs, get_runs, list_events, list_runs
+from simpleworkflow.statements.pruning import Counted, Pruned, count_prunable_runs, prune_runs
+from simpleworkflow.statements.reading import RunsFound, ended_runs, get_runs, list_events, list_page
 from simpleworkflow.statements.submitting import cancel_runs, reopen_runs, submit_run, submit_runs
 from simpleworkflow.statements.verifying import Violation, verify
 from simpleworkflow.statements.working import (
@@ -25,9 +25,11 @@ from simpleworkflow.statements.working import (
 
 __all__ = [
     "Claimed",
+    "Counted",
     "Exchanged",
     "Finished",
     "Pruned",
+    "RunsFound",
     "Violation",
     "cancel_runs",
     "count_prunable_runs",
@@ -39,8 +41,8 @@ __all__ = [
     "get_runs",
     "heartbeat_runs",
     "list_events",
+    "list_page",
     "list_policies",
-    "list_runs",
     "next_lease_until",
     "prune_runs",
     "record_progress",

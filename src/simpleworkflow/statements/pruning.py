@@ -16,6 +16,13 @@ class Pruned(NamedTuple):
     reached_at: datetime | None
 
 
+class Counted(NamedTuple):
+    """How many runs a part has, and from where the next part goes on (None: it was the last)."""
+
+    runs: int
+    reached_at: datetime | None
+
+
 def prune_runs(
     older_than_seconds: float,
     patterns: Sequence[str] | None,
@@ -43,14 +50,26 @@ def prune_runs(
 
 
 def count_prunable_runs(
-    older_than_seconds: float, patterns: Sequence[str] | None, statuses: Sequence[str] | None
-) -> Statement[int]:
-    """Return how many runs there are to prune."""
+    older_than_seconds: float,
+    patterns: Sequence[str] | None,
+    statuses: Sequence[str] | None,
+    *,
+    looks: int,
+    reached_at: datetime | None = None,
+) -> Statement[Counted]:
+    """Count the runs there are to prune, among the ``looks`` that ended first since ``reached_at``."""
     return Statement(
-        "select {schema}.count_prunable(clock_timestamp() - make_interval(secs => %s::double precision), "
-        "%s::text[], %s::text[])",
-        (older_than_seconds, _list(patterns), _list(statuses)),
-        lambda rows: int(rows[0][0]),
+        "select runs, reached_at from {schema}.count_prunable("
+        "clock_timestamp() - make_interval(secs => %s::double precision), "
+        "%s::text[], %s::text[], %s::text::timestamptz, %s::int)",
+        (
+            older_than_seconds,
+            _list(patterns),
+            _list(statuses),
+            reached_at and reached_at.isoformat(),
+            looks,
+        ),
+        lambda rows: Counted(*rows[0]),
         is_repeatable=True,
     )
 

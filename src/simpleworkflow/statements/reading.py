@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from simpleworkflow.codec import decode
@@ -12,15 +12,24 @@ from simpleworkflow.database import Rows, Statement
 from simpleworkflow.model import Run, RunEvent
 
 _CONTENTS = ("payload", "last_error", "result")
-_RUN_COLUMNS = (
-    "id::text, type, payload::text, status, priority, run_at, idempotency_key, attempt, max_attempts, leased_by, "
-    "lease_until, last_error, result::text, created_at, updated_at, deleted_at, fencing_token, parent_id::text, "
-    "finished_at, "
-    # Whether a column that comes as null was the caller's to read.
-    "has_column_privilege(pg_typeof(run)::text, 'payload', 'select'), "
-    "has_column_privilege(pg_typeof(run)::text, 'last_error', 'select'), "
-    "has_column_privilege(pg_typeof(run)::text, 'result', 'select')"
+_COLUMNS = (
+    "id::text type payload::text status priority run_at idempotency_key attempt max_attempts leased_by lease_until "
+    "last_error result::text created_at updated_at deleted_at fencing_token parent_id::text finished_at"
 )
+_RUN_COLUMNS = ", ".join(
+    [f"(run).{column}" for column in _COLUMNS.split()]
+    # Whether a column that comes as null was the caller's to read.
+    + [f"has_column_privilege(pg_typeof(run)::text, '{column}', 'select')" for column in _CONTENTS]
+)
+
+
+class RunsFound(NamedTuple):
+    """Some runs, newest first; where to look on (None: nowhere), how many were looked at, back to when."""
+
+    runs: list[Run]
+    next_before: UUID | None
+    looked_at: int
+    looked_back_to: datetime | None
 
 
 def get_runs(run_ids: Sequence[UUID]) -> Statement[list[Run]]:
@@ -33,7 +42,7 @@ def get_runs(run_ids: Sequence[UUID]) -> Statement[list[Run]]:
     )
 
 
-def list_runs(
+def list_page(
     *,
     patterns: Sequence[str] | None,
     statuses: Sequence[str] | None,
@@ -41,11 +50,13 @@ def list_runs(
     created_before: datetime | None,
     before: UUID | None,
     limit: int,
-) -> Statement[list[Run]]:
-    """Return up to ``limit`` runs, newest first, that come after ``before`` in that order."""
+    looks: int,
+) -> Statement[RunsFound]:
+    """Return up to ``limit`` runs that come after ``before``, newest first, found among the next ``looks`` runs."""
     return Statement(
-        f"select {_RUN_COLUMNS} from {{schema}}.list_runs(%s::text[], %s::text[], %s::text::timestamptz, "
-        "%s::text::timestamptz, %s::text::uuid, %s::int) as run",
+        f"select next_before::text, looked_at, looked_back_to, {_RUN_COLUMNS} "
+        "from {schema}.list_page(%s::text[], %s::text[], %s::text::timestamptz, "
+        "%s::text::timestamptz, %s::text::uuid, %s::int, %s::int) as page",
         (
             None if patterns is None else list(patterns),
             None if statuses is None else list(statuses),
@@ -53,8 +64,9 @@ def list_runs(
             created_before and created_before.isoformat(),
             before and str(before),
             limit,
+            looks,
         ),
-        _read_runs,
+        _read_page,
         is_repeatable=True,
     )
 
@@ -82,6 +94,16 @@ def ended_runs(run_ids: Sequence[UUID]) -> Statement[set[UUID]]:
 
 def _read_runs(rows: Rows) -> list[Run]:
     return [_read_run(*row) for row in rows]
+
+
+def _read_page(rows: Rows) -> RunsFound:
+    next_before, looked_at, looked_back_to, *_ = rows[0]
+    return RunsFound(
+        _read_runs([row[3:] for row in rows if row[3] is not None]),
+        next_before and UUID(next_before),
+        looked_at,
+        looked_back_to and _in_utc(looked_back_to),
+    )
 
 
 def _read_run(

@@ -1,8 +1,9 @@
--- Due runs that nobody claims, by type: one index probe for each lane (type, priority), 1,000 of them at most.
+-- Due runs that nobody claims, by type: one index probe for each lane (type, priority), 1,000 of them at most, and the
+-- suspects that have waited longest.  Both conditions as the indexes have them: else the whole table is read.
 with recursive lane as (
   (select run.type, run.priority, run.run_at
      from {schema}.workflow_run as run
-    where run.status = 'pending' and run.deleted_at is null
+    where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
     order by run.type, run.priority, run.run_at
     limit 1)
   union all
@@ -11,15 +12,21 @@ with recursive lane as (
    cross join lateral (
      select run.type, run.priority, run.run_at
        from {schema}.workflow_run as run
-      where run.status = 'pending' and run.deleted_at is null
+      where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
         and (run.type, run.priority) > (lane.type, lane.priority)
       order by run.type, run.priority, run.run_at
       limit 1) as following),
 late as (
-  select lane.type, min(lane.run_at) as oldest_at
-    from (select lane.type, lane.priority, lane.run_at from lane limit 1000) as lane
-   where lane.run_at < clock_timestamp() - make_interval(secs => {long_seconds})
-   group by lane.type),
+  select due.type, min(due.run_at) as oldest_at
+    from ((select lane.type, lane.run_at from lane limit 1000)
+          union all
+          (select run.type, run.run_at
+             from {schema}.workflow_run as run
+            where run.status = 'pending' and run.deleted_at is null and run.is_suspect
+            order by run.run_at
+            limit 1000)) as due
+   where due.run_at < clock_timestamp() - make_interval(secs => {long_seconds})
+   group by due.type),
 judged as (
   select late.type, late.oldest_at,
          (select min(known.workflow_name) from {schema}.workflow_registry as known

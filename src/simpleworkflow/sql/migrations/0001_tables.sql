@@ -77,7 +77,8 @@ create index workflow_run_suspect on {schema}.workflow_run (run_at)
 -- Expired leases are found among the leased.  lease_until is in no index, so that heartbeats stay HOT.
 create index workflow_run_leased on {schema}.workflow_run (leased_by) where status = 'leased';
 
-create index workflow_run_failed on {schema}.workflow_run (id) where status = 'failed';
+-- Where few runs come to, and which lists ask for, newest first.  No success and no claim touches it.
+create index workflow_run_aside on {schema}.workflow_run (status, id) where status in ('waiting', 'failed', 'cancelled');
 
 comment on table {schema}.workflow_run is
   'One row is one run: a recorded intent.  Insert (type, payload) to submit; update status to ''cancelled'' to cancel.';

@@ -59,21 +59,65 @@ begin
 end
 $fn$;
 
--- How many runs prune would delete now, if nobody held any of them.
+-- How many runs prune would delete now, if nobody held any of them: exactly.
+--
+-- With p_looks it counts a part: at most so many of those that ended first, from p_from on, and reached_at, unless it is
+-- null, is the p_from of the next part.  Runs that ended at one moment are counted together, however many they are.
 create function {schema}.count_prunable(
-  p_ended_before timestamptz, p_patterns text[] default null, p_statuses text[] default null)
-returns bigint
-language sql stable security definer set search_path = pg_catalog, pg_temp as $fn$
-  select count(*)
-    from {schema}.workflow_run as run
-   where run.finished_at < p_ended_before
-     and (p_statuses is null or run.status = any (p_statuses))
-     and (p_patterns is null or exists (
-           select from unnest(p_patterns) as pattern
-            where run.type = pattern or pattern like '%\%' and starts_with(run.type, left(pattern, -1))))
-     and not exists (
-           select from {schema}.workflow_run as parent
-            where parent.id = run.parent_id and parent.finished_at is null)
+  p_ended_before timestamptz,
+  p_patterns text[] default null,
+  p_statuses text[] default null,
+  p_from timestamptz default '-infinity',
+  p_looks int default null,
+  out runs bigint, out reached_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_sort = off set jit = off set plan_cache_mode = force_generic_plan as $fn$
+declare
+  v_prefixes text[] := array(select left(pattern, -1) from unnest(p_patterns) as pattern where pattern like '%\%');
+  v_looked_at bigint;
+  v_first timestamptz;
+  v_last timestamptz;
+  v_before_last bigint;
+begin
+  if p_looks < 1 then
+    raise exception using errcode = 'WF002', message = format('p_looks: expected 1 or more, got %s', p_looks);
+  end if;
+  with looked as materialized (
+    select run.finished_at,
+           (p_statuses is null or run.status = any (p_statuses))
+           and (p_patterns is null or run.type = any (p_patterns) or run.type ^@ any (v_prefixes))
+           and (run.parent_id is null or not exists (
+                 select from {schema}.workflow_run as parent
+                  where parent.id = run.parent_id and parent.finished_at is null)) as is_prunable
+      from {schema}.workflow_run as run
+     where run.finished_at >= coalesce(p_from, '-infinity') and run.finished_at < p_ended_before
+     order by run.finished_at
+     limit p_looks)
+  select count(*), min(looked.finished_at), max(looked.finished_at), count(*) filter (where looked.is_prunable),
+         count(*) filter (where looked.is_prunable
+                                and looked.finished_at < (select max(last.finished_at) from looked as last))
+    into v_looked_at, v_first, v_last, runs, v_before_last
+    from looked;
+  if v_looked_at < p_looks or p_looks is null then
+    return;
+  elsif v_first < v_last then
+    -- There may be more that ended with the last: it begins the next part.
+    runs := v_before_last;
+    reached_at := v_last;
+    return;
+  end if;
+  -- All of them ended at one moment.
+  reached_at := (
+    select run.finished_at
+      from {schema}.workflow_run as run
+     where run.finished_at > v_last and run.finished_at < p_ended_before
+     order by run.finished_at
+     limit 1);
+  select counted.runs into runs
+    from {schema}.count_prunable(coalesce(reached_at, p_ended_before), p_patterns, p_statuses, v_last) as counted;
+end
 $fn$;
 
 revoke execute on function {schema}.prune, {schema}.count_prunable from public;
