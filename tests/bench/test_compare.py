@@ -41,7 +41,7 @@ def test_an_unknown_system_is_refused_in_one_line() -> None:
     ended = _compare("--only", "nobody")
 
     assert ended.returncode == 1
-    assert ended.stderr.startswith("bench: expected names of ours, floor")
+    assert ended.stderr.startswith("bench: expected names of ours, ours-batch, floor")
     assert ended.stderr.count("\n") == 1
 
 

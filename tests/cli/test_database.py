@@ -52,7 +52,7 @@ def test_migrate_grants_to_a_role_that_does_not_own_the_tables(wf, superuser, ro
     assert document["granted_to"] == role
     assert f'to "{role}";' in script
     assert superuser.execute(
-        "select has_function_privilege(%s, 'claim(text, text[], int, double precision, int)', 'execute')",
+        "select has_function_privilege(%s, 'claim(text, text[], int, double precision, int, text, boolean)', 'execute')",
         [role],
     ).fetchone() == (True,)
 

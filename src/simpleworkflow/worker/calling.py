@@ -7,6 +7,7 @@ import logging
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -109,6 +110,7 @@ class _Threads:
     def __init__(self, count: int) -> None:
         self._free = asyncio.Semaphore(count)
         self._idle: list[_Thread] = []
+        self._answers = _Answers()
         self._started = 0
         self._left: set[_Thread] = set()
         self._left_max = LEFT_PER_PLACE_MAX * count
@@ -135,7 +137,7 @@ class _Threads:
         raise value
 
     def _start(self) -> _Thread:
-        thread = _Thread(f"handler-{self._started + 1}")
+        thread = _Thread(f"handler-{self._started + 1}", self._answers)
         self._started += 1
         return thread
 
@@ -162,7 +164,8 @@ class _Threads:
 
 
 class _Thread:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, answers: _Answers) -> None:
+        self._answers = answers
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[tuple[bool, Any]]] | None]
         self._jobs = queue.SimpleQueue()
         self.own_name = name
@@ -195,14 +198,30 @@ class _Thread:
                 answer = (False, error)
             end_fork(pid)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                ended.get_loop().call_soon_threadsafe(_settle, ended, answer)
+                self._answers.say(ended, answer)
             del job, function, ended, answer  # an idle thread holds on to no payload
 
 
-def _settle(ended: asyncio.Future[tuple[bool, Any]], answer: tuple[bool, Any]) -> None:
-    # Errors travel as values: a future cannot hold StopIteration, nor the loop a SystemExit.
-    if not ended.done():
-        ended.set_result(answer)
+class _Answers:
+    """What the threads have to say to the loop: one wake-up for all who speak at once, it costs more than a handler."""
+
+    def __init__(self) -> None:
+        self._said: deque[tuple[asyncio.Future[tuple[bool, Any]], tuple[bool, Any]]] = deque()
+        self._is_called = False
+
+    def say(self, ended: asyncio.Future[tuple[bool, Any]], answer: tuple[bool, Any]) -> None:
+        self._said.append((ended, answer))
+        if not self._is_called:
+            self._is_called = True
+            ended.get_loop().call_soon_threadsafe(self._hear)
+
+    def _hear(self) -> None:
+        self._is_called = False  # before the first look: who speaks from now on calls again
+        while self._said:
+            # Errors travel as values: a future cannot hold StopIteration, nor the loop a SystemExit.
+            ended, answer = self._said.popleft()
+            if not ended.done():
+                ended.set_result(answer)
 
 
 class _ThreadLink:
