@@ -88,14 +88,14 @@ async def _be_hungry_until_there_is_no_room() -> None:
     engine = an_engine([HealthyLink()], started)
     for _ in range(200):
         engine._room.took(0.001)  # short runs, so there is room ahead
-    engine.set_hungry = lambda is_hungry: hungry.set() if is_hungry else sated.set()
+    engine.exchanger.set_hungry = lambda is_hungry: hungry.set() if is_hungry else sated.set()
     working = asyncio.create_task(engine.run())
 
     try:
         await asyncio.wait_for(hungry.wait(), 2)
         sated.clear()
         engine._room.claim_nothing_ahead()  # they turned out to be long
-        engine.wake()
+        engine.exchanger.wake()
         await asyncio.wait_for(sated.wait(), 2)
     finally:
         working.cancel()
