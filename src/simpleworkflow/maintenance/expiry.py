@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic
 
+from simpleworkflow.maintenance.board import LEASES, Board, Look
 from simpleworkflow.maintenance.service import Asks
-from simpleworkflow.statements import expire_runs, next_lease_until
+from simpleworkflow.statements import expire_lapsed
 
 __all__ = ["Expiry"]
 
@@ -18,18 +20,30 @@ LOOK_SECONDS_MAX = 5.0
 class Expiry:
     """Expires lapsed leases when the next one is due, and looks for shorter ones every half a lease.
 
-    ``lease_seconds`` is how long this worker's own leases are; the others' most likely too.
+    ``lease_seconds`` is how long this worker's own leases are; the others' most likely too.  What another worker on
+    the ``board``, with leases as long, has found in the meantime need not be asked again.
     """
 
     name = "expiry"
 
-    def __init__(self, link: Asks, *, lease_seconds: float = 30.0) -> None:
+    def __init__(self, link: Asks, *, lease_seconds: float = 30.0, board: Board | None = None) -> None:
         self._link = link
         self._look_seconds = min(LOOK_SECONDS_MAX, lease_seconds / 2)
+        self._board = board or Board()
+        self._question = f"{self._look_seconds}".encode()
 
     async def run_once(self) -> float:
         """Expire what has lapsed; return the seconds until the next lease may lapse, at most five."""
-        if expired := await self._link.ask(expire_runs()):
+        sent_at = monotonic()
+        look = self._board.read(LEASES, self._question)
+        if look and look.next_at > sent_at:
+            return min(look.next_at - sent_at, self._look_seconds)
+        expired, left = await self._link.ask(expire_lapsed())
+        if expired:
             logger.warning("runs expired, of workers that stopped extending their leases: %d", len(expired))
-        left = await self._link.ask(next_lease_until())
-        return self._look_seconds if left is None else min(self._look_seconds, max(LOOK_SECONDS_MIN, left))
+        seconds = self._look_seconds
+        if left is not None:
+            # What is still seen as lapsed was expired just now, or is locked: it is looked at once more.
+            seconds = min(seconds, max(LOOK_SECONDS_MIN, left))
+        self._board.note(LEASES, self._question, Look(sent_at, sent_at + seconds))
+        return seconds
