@@ -154,7 +154,7 @@ async def _hold_nothing() -> None:
 
 
 def test_what_one_worker_looked_for_in_vain_is_not_looked_for_by_the_next() -> None:
-    link, board = CountingLink(({}, None)), Board()
+    link, board = CountingLink(None), Board()
     first, second = Expiry(link, board=board), Expiry(link, board=board)  # type: ignore[arg-type]
 
     seconds = [asyncio.run(one.run_once()) for one in (first, second)]
@@ -165,7 +165,7 @@ def test_what_one_worker_looked_for_in_vain_is_not_looked_for_by_the_next() -> N
 
 
 def test_a_look_for_leases_counts_only_until_the_next_may_lapse() -> None:
-    link, board = CountingLink(({}, 2.0)), Board()
+    link, board = CountingLink(2.0), Board()
     board.note(LEASES, HALF_LEASE, Look(monotonic() - 3, monotonic() - 1))
 
     seconds = asyncio.run(Expiry(link, board=board).run_once())  # type: ignore[arg-type]
@@ -174,7 +174,7 @@ def test_a_look_for_leases_counts_only_until_the_next_may_lapse() -> None:
 
 
 def test_workers_of_other_leases_look_for_themselves() -> None:
-    link, board = CountingLink(({}, None)), Board()
+    link, board = CountingLink(None), Board()
     asyncio.run(Expiry(link, board=board).run_once())  # type: ignore[arg-type]
 
     asyncio.run(Expiry(link, lease_seconds=3, board=board).run_once())  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from time import monotonic
 
 from simpleworkflow.maintenance.board import LEASES, Board, Look
 from simpleworkflow.maintenance.service import Asks
-from simpleworkflow.statements import expire_lapsed
+from simpleworkflow.statements import expire_runs, next_lease_until
 
 __all__ = ["Expiry"]
 
@@ -38,12 +38,16 @@ class Expiry:
         look = self._board.read(LEASES, self._question)
         if look and look.next_at > sent_at:
             return min(look.next_at - sent_at, self._look_seconds)
-        expired, left = await self._link.ask(expire_lapsed())
-        if expired:
-            logger.warning("runs expired, of workers that stopped extending their leases: %d", len(expired))
+        left = await self._link.ask(next_lease_until())
+        if left is not None and left <= 0:  # else there is nothing to expire, and one question was enough
+            left = await self._expire()
         seconds = self._look_seconds
         if left is not None:
-            # What is still seen as lapsed was expired just now, or is locked: it is looked at once more.
             seconds = min(seconds, max(LOOK_SECONDS_MIN, left))
         self._board.note(LEASES, self._question, Look(sent_at, sent_at + seconds))
         return seconds
+
+    async def _expire(self) -> float | None:
+        if expired := await self._link.ask(expire_runs()):
+            logger.warning("runs expired, of workers that stopped extending their leases: %d", len(expired))
+        return await self._link.ask(next_lease_until())

@@ -136,16 +136,12 @@ def expire_runs(dead_workers: Sequence[str] = ()) -> Statement[dict[str, str]]:
     )
 
 
-def expire_lapsed() -> Statement[tuple[dict[str, str], float | None]]:
-    """Take the runs of lapsed leases; return what each became, and the seconds until the next lease lapses.
-
-    None: nothing is leased.  What was expired just now may count as leased still, with seconds below 0.
-    """
+def next_lease_until() -> Statement[float | None]:
+    """Return the seconds until the next lease lapses unless it is extended; None: nothing is leased."""
     return Statement(
-        "select id::text, status, null::double precision from {schema}.expire() union all "
-        "select null, null, extract(epoch from {schema}.next_lease_until() - clock_timestamp())::double precision",
+        "select extract(epoch from {schema}.next_lease_until() - clock_timestamp())::double precision",
         (),
-        _read_expired,
+        lambda rows: rows[0][0],
         is_repeatable=True,
     )
 
@@ -191,11 +187,6 @@ def _unless_all_none(values: list[object]) -> list[object] | None:
 
 def _read_ids(rows: Rows) -> set[str]:
     return {row[0] for row in rows}
-
-
-def _read_expired(rows: Rows) -> tuple[dict[str, str], float | None]:
-    expired = {run_id: status for run_id, status, _ in rows if run_id is not None}
-    return expired, next(left for run_id, _, left in rows if run_id is None)
 
 
 def _read_exchanged(rows: Rows) -> Exchanged:
