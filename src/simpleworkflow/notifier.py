@@ -22,8 +22,8 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -113,9 +113,14 @@ class Notifier:
             self._vacant.set()
             self._on_wake()
             while True:
-                async for notice in conn.notifies(timeout=PROBE_SECONDS):
+                async for notice in conn.notifies(timeout=0):
                     self._receive(notice.payload)
-                await within(conn, PROBE_DEADLINE_SECONDS, conn.execute("select 1"))
+                try:
+                    async with asyncio.timeout(PROBE_SECONDS):
+                        with _hearing(conn) as said:
+                            await said.wait()
+                except TimeoutError:
+                    await within(conn, PROBE_DEADLINE_SECONDS, conn.execute("select 1"))
         finally:
             await _close(conn)
 
@@ -196,16 +201,13 @@ class Notifier:
 
     async def _until_sated(self, conn: psycopg.AsyncConnection[Any]) -> bool:
         """Return True when sated; False after a while, or at once when the server says something: its end."""
-        disturbed = asyncio.Event()
-        waits = [asyncio.create_task(event.wait()) for event in (self._sated, disturbed)]
-        loop, fd = asyncio.get_running_loop(), conn.fileno()
-        loop.add_reader(fd, disturbed.set)
-        try:
-            await asyncio.wait(waits, timeout=PROBE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            loop.remove_reader(fd)
-            for one in waits:
-                one.cancel()
+        with _hearing(conn) as said:
+            waits = [asyncio.create_task(event.wait()) for event in (self._sated, said)]
+            try:
+                await asyncio.wait(waits, timeout=PROBE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in waits:
+                    one.cancel()
         return self._sated.is_set()
 
     def _coverage(self) -> str:
@@ -249,6 +251,21 @@ class Notifier:
 def say_vacant(schema: str) -> Statement[None]:
     """Tell idle workers that who held the lock may have died, which nobody else says: they try for it."""
     return Statement("select pg_notify(%s, 'vacant')", (schema,), lambda _: None, is_repeatable=True)
+
+
+@contextmanager
+def _hearing(conn: psycopg.AsyncConnection[Any]) -> Iterator[asyncio.Event]:
+    """Yield an event that is set as soon as the server sends something, its end included.
+
+    Nobody else may use the connection meanwhile.  The driver's own waiting looks ten times a second.
+    """
+    said = asyncio.Event()
+    loop, fd = asyncio.get_running_loop(), conn.fileno()
+    loop.add_reader(fd, said.set)
+    try:
+        yield said
+    finally:
+        loop.remove_reader(fd)
 
 
 async def _close(conn: psycopg.AsyncConnection[Any]) -> None:

@@ -14,7 +14,7 @@ def test_an_idle_worker_looks_again_by_the_poll_interval() -> None:
 
     pace.found_nothing(NOW, due_in_seconds=None, wakes=pace.wakes)
 
-    assert 1.6 <= pace.seconds_left(NOW) <= 2.0
+    assert 2.0 <= pace.seconds_left(NOW) <= 2.1
 
 
 def test_a_run_that_is_due_earlier_is_claimed_when_it_is_due() -> None:
@@ -77,5 +77,52 @@ def test_an_older_answer_that_found_nothing_does_not_put_off_what_a_full_one_lef
 
     pace.took_some(NOW, is_full=True, has_room=True)
     pace.found_nothing(NOW, due_in_seconds=None, wakes=sent_with)
+
+    assert pace.seconds_left(NOW) <= 0
+
+
+@pytest.mark.parametrize("poll_seconds", [0.01, 0.5, 2.0, 60.0])
+def test_no_poll_comes_before_its_interval_or_long_after_it(poll_seconds: float) -> None:
+    for _ in range(200):
+        pace = Pace(poll_seconds)
+
+        pace.found_nothing(NOW, due_in_seconds=None, wakes=pace.wakes)
+
+        assert poll_seconds - 1e-6 <= pace.seconds_left(NOW) <= poll_seconds + 0.1 + 1e-6
+
+
+def test_a_newer_look_of_another_worker_stands_for_the_own_one() -> None:
+    pace = Pace(2.0)
+    pace.found_nothing(NOW, due_in_seconds=None, wakes=pace.wakes)
+
+    pace.others_found_nothing(NOW + 1.5, None)
+
+    assert NOW + 3.5 - 1e-6 <= NOW + pace.seconds_left(NOW) <= NOW + 3.6 + 1e-6
+
+
+def test_a_look_of_another_worker_does_not_put_off_what_it_saw_coming() -> None:
+    pace = Pace(2.0)
+    pace.found_nothing(NOW, due_in_seconds=None, wakes=pace.wakes)
+
+    pace.others_found_nothing(NOW + 1.5, NOW + 2.2)
+
+    assert pace.seconds_left(NOW) == pytest.approx(2.2)
+
+
+def test_an_older_look_of_another_worker_puts_off_nothing() -> None:
+    pace = Pace(2.0)
+    pace.found_nothing(NOW, due_in_seconds=0.3, wakes=pace.wakes)
+
+    pace.others_found_nothing(NOW - 0.1, None)
+
+    assert pace.seconds_left(NOW) == pytest.approx(0.3)
+
+
+def test_a_look_of_another_worker_does_not_put_off_a_claim_that_was_woken() -> None:
+    pace = Pace(2.0)
+    pace.found_nothing(NOW, due_in_seconds=None, wakes=pace.wakes)
+
+    pace.wake()
+    pace.others_found_nothing(NOW + 1.5, None)
 
     assert pace.seconds_left(NOW) <= 0

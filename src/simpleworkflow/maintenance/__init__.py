@@ -1,6 +1,7 @@
 """What every worker does besides running runs: each a service, ``run_once`` and the one common loop."""
 
+from simpleworkflow.maintenance.board import LEASES, RUNS, Board, Look
 from simpleworkflow.maintenance.expiry import Expiry
 from simpleworkflow.maintenance.service import Asks, Service, repeat
 
-__all__ = ["Asks", "Expiry", "Service", "repeat"]
+__all__ = ["LEASES", "RUNS", "Asks", "Board", "Expiry", "Look", "Service", "repeat"]

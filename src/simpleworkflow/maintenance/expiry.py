@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic
 
+from simpleworkflow.maintenance.board import LEASES, Board, Look
 from simpleworkflow.maintenance.service import Asks
 from simpleworkflow.statements import expire_runs, next_lease_until
 
@@ -18,18 +20,34 @@ LOOK_SECONDS_MAX = 5.0
 class Expiry:
     """Expires lapsed leases when the next one is due, and looks for shorter ones every half a lease.
 
-    ``lease_seconds`` is how long this worker's own leases are; the others' most likely too.
+    ``lease_seconds`` is how long this worker's own leases are; the others' most likely too.  What another worker on
+    the ``board``, with leases as long, has found in the meantime need not be asked again.
     """
 
     name = "expiry"
 
-    def __init__(self, link: Asks, *, lease_seconds: float = 30.0) -> None:
+    def __init__(self, link: Asks, *, lease_seconds: float = 30.0, board: Board | None = None) -> None:
         self._link = link
         self._look_seconds = min(LOOK_SECONDS_MAX, lease_seconds / 2)
+        self._board = board or Board()
+        self._question = f"{self._look_seconds}".encode()
 
     async def run_once(self) -> float:
         """Expire what has lapsed; return the seconds until the next lease may lapse, at most five."""
+        sent_at = monotonic()
+        look = self._board.read(LEASES, self._question)
+        if look and look.next_at > sent_at:
+            return min(look.next_at - sent_at, self._look_seconds)
+        left = await self._link.ask(next_lease_until())
+        if left is not None and left <= 0:  # else there is nothing to expire, and one question was enough
+            left = await self._expire()
+        seconds = self._look_seconds
+        if left is not None:
+            seconds = min(seconds, max(LOOK_SECONDS_MIN, left))
+        self._board.note(LEASES, self._question, Look(sent_at, sent_at + seconds))
+        return seconds
+
+    async def _expire(self) -> float | None:
         if expired := await self._link.ask(expire_runs()):
             logger.warning("runs expired, of workers that stopped extending their leases: %d", len(expired))
-        left = await self._link.ask(next_lease_until())
-        return self._look_seconds if left is None else min(self._look_seconds, max(LOOK_SECONDS_MIN, left))
+        return await self._link.ask(next_lease_until())

@@ -8,7 +8,7 @@ import sys
 from simpleworkflow.worker.lifeline import ignore_signals
 
 
-def main(role: str, lifeline: int, table_fd: int) -> int:
+def main(role: str, lifeline: int, table_fd: int, *board_fd: int) -> int:
     """Be a ``heart`` beside a program, or a ``child`` of a supervisor; return the exit code."""
     ignore_signals(role)
     if role == "heart":
@@ -18,8 +18,8 @@ def main(role: str, lifeline: int, table_fd: int) -> int:
         return 0
     from simpleworkflow.worker.child import work_for_supervisor
 
-    return work_for_supervisor(lifeline, table_fd)
+    return work_for_supervisor(lifeline, table_fd, *board_fd)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(sys.argv[1], *map(int, sys.argv[2:])))

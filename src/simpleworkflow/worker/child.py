@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from simpleworkflow.errors import NotPermitted, SchemaMismatch, WorkerNotFound, WorkflowError
+from simpleworkflow.maintenance import Board
 from simpleworkflow.resolve import Database
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.lifeline import GO, HURRY, STOP, hear, read_order
@@ -26,16 +27,16 @@ ORPHAN_SECONDS = 1.5
 logger = logging.getLogger("simpleworkflow.worker")
 
 
-def work_for_supervisor(lifeline: int, table_fd: int) -> NoReturn:
+def work_for_supervisor(lifeline: int, table_fd: int, board_fd: int = -1) -> NoReturn:
     """Do what the supervisor at the other end of the lifeline orders, and exit."""
     order = read_order(lifeline)
     logging.basicConfig(level=order["log_level"], format=order["log_format"], stream=sys.stderr)
-    asyncio.run(_work_and_exit(order, lifeline, SlotTable(table_fd)))
+    asyncio.run(_work_and_exit(order, lifeline, SlotTable(table_fd), Board(board_fd)))
     raise AssertionError("a worker process exits by itself")
 
 
-async def _work_and_exit(order: dict[str, Any], lifeline: int, table: SlotTable) -> None:
-    code = await _work(order, lifeline, table)
+async def _work_and_exit(order: dict[str, Any], lifeline: int, table: SlotTable, board: Board) -> None:
+    code = await _work(order, lifeline, table, board)
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -44,11 +45,12 @@ async def _work_and_exit(order: dict[str, Any], lifeline: int, table: SlotTable)
     os._exit(code)
 
 
-async def _work(order: dict[str, Any], lifeline: int, table: SlotTable) -> int:
+async def _work(order: dict[str, Any], lifeline: int, table: SlotTable, board: Board) -> int:
     try:
         plan = _load(order)
         failpoints.hit("starting")
-        process = WorkerProcess(plan, Database(**order["database"]), table, order["worker_id"], is_child=True)
+        database = Database(**order["database"])
+        process = WorkerProcess(plan, database, table, order["worker_id"], is_child=True, board=board)
         may_go = _follow_supervisor(lifeline, process)
         if order["is_spare"]:
             await may_go.wait()

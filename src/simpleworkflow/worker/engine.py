@@ -16,6 +16,7 @@ from time import monotonic
 import psycopg
 
 from simpleworkflow.errors import WorkflowError
+from simpleworkflow.maintenance import Board
 from simpleworkflow.outcome import Cancelled as CancelledOutcome
 from simpleworkflow.outcome import Failed, Outcome, Retried, Succeeded
 from simpleworkflow.statements import Claimed, Finished, release_runs
@@ -54,6 +55,7 @@ class Engine:
         links: Sequence[Link],
         side: Link,
         callers: Callers,
+        board: Board | None = None,
     ) -> None:
         self.worker_id = worker_id
         self.table = table
@@ -72,13 +74,20 @@ class Engine:
         self._suspect: Execution | None = None
         self._room = Room(options.concurrency, table.capacity)
         self.exchanger = Exchanger(
-            self, worker_id=worker_id, patterns=patterns, options=options, links=links, room=self._room
+            self,
+            worker_id=worker_id,
+            patterns=patterns,
+            options=options,
+            links=links,
+            room=self._room,
+            board=board,
         )
         self._is_stopping = False
         self._verdicts_seen = 0
         self._started_at = 0.0
         self._returning: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
+        self._is_holding = asyncio.Event()
 
     # ── living and stopping ────────────────────────────────────────────────────────────────────────
 
@@ -146,6 +155,8 @@ class Engine:
         """Hold these runs; the lease is theirs until then, by the monotonic clock."""
         for one in claimed:
             self._accept(one, lease_until)
+        if claimed:
+            self._is_holding.set()
 
     async def begin(self, *, is_stopping: bool) -> None:
         """Execute what is held; or give it back, where it was claimed before the stop."""
@@ -293,6 +304,10 @@ class Engine:
 
     async def _watch(self) -> None:
         while True:
+            if not self._held:  # nobody to tell anything: sleep until there is
+                self.table.clear_timeouts()
+                self._is_holding.clear()
+                await self._is_holding.wait()
             await asyncio.sleep(TICK_SECONDS)
             if (count := self.table.verdict_count()) != self._verdicts_seen:
                 self._verdicts_seen = count

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple, Protocol
 
 from simpleworkflow.errors import DatabaseUnavailable
+from simpleworkflow.maintenance import RUNS, Board, Look
 from simpleworkflow.statements import Claimed, Exchanged, Finished, exchange
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.finishing import finish_singly
@@ -29,6 +29,8 @@ logger = logging.getLogger("simpleworkflow.worker")
 
 # An ended attempt waits this long at most for others to be finished in the same exchange.
 FINISH_DELAY_SECONDS = 0.005
+# Where there is no room, whether there is some again is looked at least so often.
+LOOK_SECONDS = 1.0
 
 
 class Holder(Protocol):
@@ -72,11 +74,14 @@ class Exchanger:
         options: WorkerOptions,
         links: Sequence[Link],
         room: Room,
+        board: Board | None = None,
     ) -> None:
         self.set_hungry: Callable[[bool], None] = lambda _: None  # where there is no notifier
         self._holder = holder
         self._worker_id = worker_id
         self._patterns = list(patterns)
+        self._board = board or Board()
+        self._question = " ".join(patterns).encode()
         self._lease_seconds = options.lease_seconds
         self._links = links
         self._room = room
@@ -86,12 +91,14 @@ class Exchanger:
         self._ended_at = 0.0
         self._is_stopping = False
         self._changed = asyncio.Event()
+        self._looking: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Exchange until ``stop`` was called and nothing is held any more."""
         async with asyncio.TaskGroup() as tasks:
             for link in self._links:
                 tasks.create_task(self._exchange_batches(link))
+        self._look_no_more()
 
     def stop(self) -> None:
         """Claim nothing more."""
@@ -197,6 +204,10 @@ class Exchanger:
             # Of what lies where nobody looked there is nothing to tell: look as soon as it may be.
             due = answer.due_in_seconds if claim.where.is_look else self._lanes.seconds_left(now)
             self._pace.found_nothing(now, due_in_seconds=due, wakes=claim.wakes)
+            # Who holds something is given no suspect, and who looked in its lanes alone has not seen everything.
+            if claim.where.is_look and not claim.held:
+                look = Look(claim.sent_at, 0.0 if due is None else now + due)
+                self._board.note(RUNS, self._question, look)
             self.set_hungry(not self._is_stopping)
 
     def _claim_limit(self) -> int:
@@ -213,17 +224,37 @@ class Exchanger:
         if self._ended:
             is_all = not self._holder.held_count() or len(self._ended) >= BATCH_MAX or self._is_stopping
             return is_all or monotonic() - self._ended_at >= FINISH_DELAY_SECONDS
-        return limit > 0 and self._pace.seconds_left(monotonic()) <= 0
+        if limit <= 0 or self._pace.seconds_left(monotonic()) > 0:
+            return False
+        if look := self._board.read(RUNS, self._question):
+            self._pace.others_found_nothing(look.looked_at, look.next_at or None)
+        return self._pace.seconds_left(monotonic()) <= 0
 
     async def _wait(self, limit: int) -> None:
         if not limit and not self._room.claiming:
             self.set_hungry(False)  # no room: whoever has some shall be woken instead of us
-        waits = [1.0]
+        seconds = LOOK_SECONDS
         if self._ended:
-            waits.append(FINISH_DELAY_SECONDS - (monotonic() - self._ended_at))
-        elif limit:
-            waits.append(self._pace.seconds_left(monotonic()))
+            seconds = min(seconds, FINISH_DELAY_SECONDS - (monotonic() - self._ended_at))
+        elif limit:  # idle: nothing changes that does not say so
+            seconds = self._pace.seconds_left(monotonic())
+        self._look_within(max(seconds, 0.0))
         self._changed.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(min(waits), 0.0)):
-                await self._changed.wait()
+        await self._changed.wait()
+
+    def _look_within(self, seconds: float) -> None:
+        """Let all that wait look again by then: one timer for all, which no time-out of each has to cancel."""
+        loop = asyncio.get_running_loop()
+        look_at = loop.time() + seconds
+        if self._looking is None or look_at < self._looking.when():
+            self._look_no_more()
+            self._looking = loop.call_at(look_at, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        self._changed.set()
+
+    def _look_no_more(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None

@@ -54,6 +54,7 @@ class Heart:
         self.watched: list[Watched] = []
         self._schema = database.schema
         self._link = Link(database, Outage(is_silent=is_beside), deadline_seconds=DEADLINE_SECONDS_MAX)
+        self._has_beaten = False
 
     async def run(self) -> None:
         """Beat until cancelled."""
@@ -61,7 +62,9 @@ class Heart:
             leases = [one.table.lease_seconds for one in self.watched if one.table.lease_seconds]
             if leases:
                 self._link.deadline_seconds = max(0.5, min(DEADLINE_SECONDS_MAX, DEADLINE_PART * min(leases)))
-            for one in list(self.watched):
+            self._has_beaten = False
+            # Who holds something first; a list of its own, since the other may change meanwhile.
+            for one in sorted(self.watched, key=lambda one: one.table.is_empty()):
                 while one in self.watched and not await self._beat_whatever_comes(one):
                     await self._link.pause()
             await asyncio.sleep(min(leases) / 3 if leases else STARTING_SECONDS)
@@ -98,12 +101,16 @@ class Heart:
         lease_seconds, sent_at = one.table.lease_seconds, monotonic()
         if not lease_seconds or _is_stopped(one.pid):
             return
-        # Also when nothing is held: once something is, the session is there, though the server may take no new ones.
         slots = [slot for slot in one.table.held() if not _has_overrun(slot)]
         held = sorted((slot.run_id, slot.fencing_token) for slot in slots)
+        # Also when nothing is held, once for all: once something is, the session is there, though the server may take
+        # no new ones.
+        if not held and self._has_beaten:
+            return
         if held:
             failpoints.hit("beating")
         states = await self._link.ask(heartbeat_runs(one.worker_id, held, seconds=lease_seconds))
+        self._has_beaten = True
         failpoints.hit("beaten")
         if one not in self.watched:
             return  # it has ended meanwhile, and its table is closed

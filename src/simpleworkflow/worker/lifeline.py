@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 PARENT_CHECK_SECONDS = 0.5
+# Where the system tells of the parent's end: no more than whether a handler has closed the descriptors.
+LIFELINE_CHECK_SECONDS = 2.0
 # Ctrl-C, the terminal's end and the end of a service reach all its processes; what becomes of these is for whoever
 # started them.  A child that is only starting holds nothing, and SIGTERM may end it.
 IGNORED = {
@@ -106,15 +108,36 @@ def hear(fd: int) -> Iterator[bytes]:
     """
     parent, poll = os.getppid(), select.poll()
     poll.register(fd, select.POLLIN)
-    while os.getppid() == parent:
-        if poll.poll(PARENT_CHECK_SECONDS * 1000):
-            try:
-                said = os.read(fd, 100)
-            except OSError:
-                return
-            if not said:
-                return
-            yield said
+    # A process that the other side forked may keep its end open: then the parent's own end tells.
+    with _end_of(parent) as ended:
+        seconds = PARENT_CHECK_SECONDS
+        if ended is not None:
+            poll.register(ended, select.POLLIN)
+            seconds = LIFELINE_CHECK_SECONDS
+        while os.getppid() == parent:
+            if any(number == fd for number, _ in poll.poll(seconds * 1000)):
+                try:
+                    said = os.read(fd, 100)
+                except OSError:
+                    return
+                if not said:
+                    return
+                yield said
+
+
+@contextmanager
+def _end_of(pid: int) -> Iterator[int | None]:
+    """Yield a descriptor that becomes readable when a process ends; None where the system has none."""
+    try:
+        fd = os.pidfd_open(pid)
+    except (AttributeError, OSError):  # no Linux, an old one, or the process is gone already
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        with suppress(OSError):  # a handler has closed it
+            os.close(fd)
 
 
 async def watch_lifeline(fd: int) -> bool:

@@ -12,6 +12,10 @@ __all__ = ["Pace"]
 
 # Runs that come for so long without a pause make a worker busy: producers need not wake it.
 BUSY_SECONDS = 0.02
+# An idle worker looks again after the poll interval and up to this part of it, or these seconds, so that not all look
+# at once: later, since to look earlier costs a statement, but well within the 250 ms that a start may take longer.
+SPREAD_PART = 0.05
+SPREAD_SECONDS_MAX = 0.1
 
 
 class Pace:
@@ -20,6 +24,7 @@ class Pace:
     def __init__(self, poll_seconds: float) -> None:
         self._poll_seconds = poll_seconds
         self._claim_at = 0.0
+        self._looked_at = 0.0
         self._busy_since: float | None = None
         self._is_flowing = False
         self.wakes = 0
@@ -53,10 +58,26 @@ class Pace:
         """Note that a claim, sent when there had been ``wakes`` wake-ups, found nothing due."""
         self._busy_since = None
         self._is_flowing = False
+        self._looked_at = now
         if wakes != self.wakes:
             return  # woken since: what woke us may have come after the database looked
-        wait = self._poll_seconds * random.uniform(0.8, 1)  # noqa: S311
+        wait = self._idle_seconds()
         if due_in_seconds is not None:
             wait = min(wait, max(due_in_seconds, 0.0))
         earlier = self._claim_at if self._claim_at > now else float("inf")
         self._claim_at = min(now + wait, earlier)
+
+    def others_found_nothing(self, looked_at: float, due_at: float | None) -> None:
+        """Put off a claim, not one that was woken, for a newer look of another worker that asks what we ask.
+
+        It was sent at ``looked_at`` and found nothing due before ``due_at``: our own would have found the same.
+        """
+        if self._claim_at == 0.0 or looked_at <= self._looked_at:
+            return
+        self._looked_at = looked_at
+        claim_at = looked_at + self._idle_seconds()
+        self._claim_at = claim_at if due_at is None else min(claim_at, due_at)
+
+    def _idle_seconds(self) -> float:
+        spread = min(SPREAD_SECONDS_MAX, SPREAD_PART * self._poll_seconds)
+        return self._poll_seconds + random.uniform(0, spread)  # noqa: S311

@@ -20,7 +20,7 @@ import psycopg
 from simpleworkflow.codec import describe_error
 from simpleworkflow.database import connect, cut_after, translated
 from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
-from simpleworkflow.maintenance import Expiry, repeat
+from simpleworkflow.maintenance import Board, Expiry, repeat
 from simpleworkflow.migrate import check_schema
 from simpleworkflow.notifier import Notifier
 from simpleworkflow.resolve import Database
@@ -78,6 +78,7 @@ class WorkerProcess:
 
     ``tend`` is called a few times a second: the heart's keeper, say; ``signalled`` at each signal, even when the
     loop is blocked.  ``is_child``: a supervisor says when to hurry; signals, however many, only begin the stop.
+    ``board``: what it shares with other children.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class WorkerProcess:
         tend: Callable[[], None] | None = None,
         signalled: Callable[[], None] = lambda: None,
         is_child: bool = False,
+        board: Board | None = None,
     ) -> None:
         self._plan = plan
         self._database = database
@@ -97,6 +99,7 @@ class WorkerProcess:
         self._tend = tend
         self._signalled = signalled
         self._is_child = is_child
+        self._board = board or Board()  # where no other process shares it
         self.worker_id = worker_id
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
@@ -116,6 +119,7 @@ class WorkerProcess:
             links=self._links,
             side=self._side,
             callers=self._callers,
+            board=self._board,
         )
 
     def stop(self) -> None:
@@ -185,7 +189,7 @@ class WorkerProcess:
             await _start_hook(hook)
 
     async def _work(self) -> None:
-        expiry = Expiry(self._side, lease_seconds=self._plan.options.lease_seconds)
+        expiry = Expiry(self._side, lease_seconds=self._plan.options.lease_seconds, board=self._board)
         tasks = [asyncio.create_task(repeat(expiry)), asyncio.create_task(self._keep_tending())]
         if not self._database.is_pooled:
             cancels = Cancels(self._engine)

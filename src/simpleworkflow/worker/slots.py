@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 __all__ = ["HeldSlot", "SlotTable", "Verdict"]
 
-# capacity, verdicts written so far, lease and grace in seconds (0: starting), whether any run has a time-out,
+# capacity, verdicts written so far, lease and grace in seconds (0: starting), whether a run held may have a time-out,
 # why the worker gave up: its exit code and its last words
 _HEADER = struct.Struct("=QQddQQ2000s")
 _SLOT = struct.Struct("=QQqdd36s4x")  # sequence (0: free), verdict, token, lease until, time-out at, run id
@@ -110,6 +110,10 @@ class SlotTable:
         _TIME.pack_into(self._map, _offset(index) + _LEASE_OFFSET + 8, timeout_at)
         _WORD.pack_into(self._map, _TIMEOUTS_OFFSET, 1)
 
+    def clear_timeouts(self) -> None:
+        """Say that no run is held that has a time-out: there is nothing to look for."""
+        _WORD.pack_into(self._map, _TIMEOUTS_OFFSET, 0)
+
     def give_up(self, exit_code: int, reason: str) -> None:
         """Say that this worker will not start, however often it is tried, and why."""
         _LAST_WORDS.pack_into(self._map, _LAST_WORDS_OFFSET, exit_code, reason.encode()[:2000])
@@ -144,6 +148,8 @@ class SlotTable:
 
     def held(self) -> list[HeldSlot]:
         """Return the runs held now.  A slot that changes while it is read is left for the next time."""
+        if self.is_empty():
+            return []
         first, second = self._map[_HEADER.size :], self._map[_HEADER.size :]
         slots = []
         for index in range(self.capacity):
@@ -153,9 +159,18 @@ class SlotTable:
                 slots.append(HeldSlot(index, sequence, token, lease_until, timeout_at, run_id.decode()))
         return slots
 
+    def is_empty(self) -> bool:
+        """Return whether nothing is held; without reading more than one word of each slot."""
+        with memoryview(self._map) as whole, whole.cast("Q") as words:
+            return not any(words[_HEADER.size // _WORD.size :: _SLOT.size // _WORD.size])
+
+    def has_timeouts(self) -> bool:
+        """Return whether a run held may have a time-out."""
+        return bool(_WORD.unpack_from(self._map, _TIMEOUTS_OFFSET)[0])
+
     def overrun(self, now: float) -> list[HeldSlot]:
         """Return the runs that the worker should have ended by ``now``, and did not."""
-        if not _WORD.unpack_from(self._map, _TIMEOUTS_OFFSET)[0]:
+        if not self.has_timeouts():
             return []
         return [slot for slot in self.held() if slot.timeout_at and now > slot.timeout_at]
 

@@ -13,8 +13,10 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+from simpleworkflow.maintenance import Board
 from simpleworkflow.resolve import Database
 from simpleworkflow.worker import failpoints
+from simpleworkflow.worker.exits import wait_for_exit
 from simpleworkflow.worker.heart import EXPIRE_SECONDS, Heart, Watched
 from simpleworkflow.worker.lifeline import GO, HURRY, STOP, Dependent, database_order, describe_exit
 from simpleworkflow.worker.process import new_worker_id
@@ -29,7 +31,11 @@ logger = logging.getLogger("simpleworkflow.supervisor")
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s"
 CONCURRENCY_MAX_UNLESS_GIVEN = 1000
 LOOK_SECONDS = 0.05
-OVERRUN_LOOK_SECONDS = 0.25
+# How often a child is looked at that may hang.  What it has to be killed for, it announces seconds ahead, at the start
+# of a run that has a time-out or of its own stop, so that the others need not be looked at so often.
+CHILD_LOOK_SECONDS = 0.25
+QUIET_LOOK_SECONDS = 2.0
+SPARE_LOOK_SECONDS = 1.0
 # A child that worked for so long, or that has ever claimed a run, did not die of its start.
 STEADY_SECONDS = 10.0
 RESTART_SECONDS_MAX = 5.0
@@ -68,10 +74,12 @@ class Supervisor:
     def __init__(self, target: str, database: Database, *, concurrency: int | None, log_level: str) -> None:
         self._database = database
         self._heart = Heart(database)
+        self._board = Board.create()
         self._capacity = (concurrency or CONCURRENCY_MAX_UNLESS_GIVEN) + AHEAD_MAX
         self._is_stopping = False
         self._cannot_start = False
         self._spare: _Child | None = None
+        self._spare_changed = asyncio.Event()
         self._children: list[_Child] = []
         self._exit_code = 0
         self._order = {
@@ -87,10 +95,11 @@ class Supervisor:
         for child in self._children:
             child.ask_to_stop(at_once=self._is_stopping)
         self._is_stopping = True
+        self._spare_changed.set()
 
     async def run(self, processes: int) -> int:
         """Look after ``processes`` children until all have ended; return the exit code."""
-        beating = asyncio.create_task(self._heart.run())
+        services = [asyncio.create_task(self._heart.run()), asyncio.create_task(self._look_for_hanging())]
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(processes):
@@ -98,10 +107,12 @@ class Supervisor:
                 if processes == 1:  # of several, the others take over at once
                     tasks.create_task(self._keep_spare())
         finally:
-            beating.cancel()
-            with suppress(asyncio.CancelledError):
-                await beating
+            for service in services:
+                service.cancel()
+                with suppress(asyncio.CancelledError):
+                    await service
             await self._heart.close()
+            self._board.close()
         return self._exit_code
 
     async def _keep_child(self) -> None:
@@ -130,6 +141,14 @@ class Supervisor:
                 )
                 await self._pause(seconds)
 
+    async def _look_for_hanging(self) -> None:
+        """End children that hang in their start, their stop, or a handler past its time-out; until cancelled."""
+        while True:
+            suspects = [child for child in self._children if child.may_hang()]
+            for child in suspects:
+                child.kill_if_it_hangs()
+            await asyncio.sleep(CHILD_LOOK_SECONDS if suspects else QUIET_LOOK_SECONDS)
+
     async def _look_after(self, child: _Child) -> int:
         """Extend the child's leases until it ends, then take what it held; return its exit code."""
         self._children.append(child)
@@ -146,7 +165,7 @@ class Supervisor:
     def _start_child(self, *, is_spare: bool = False) -> _Child | None:
         """Return a new child; None: the system has no process, descriptor or memory left for one."""
         try:
-            child = _Child(self._order | {"is_spare": is_spare}, self._capacity)
+            child = _Child(self._order | {"is_spare": is_spare}, self._capacity, self._board)
         except OSError as error:
             if not self._cannot_start:
                 logger.error("a worker process cannot be started; trying again: %s", error)
@@ -160,8 +179,13 @@ class Supervisor:
         while not self._is_stopping:
             if self._spare is None and any(child.has_started() for child in self._children):
                 self._spare = self._start_child(is_spare=True)
-            if self._spare is None or self._spare.is_alive():
+            if self._spare is None:
                 await asyncio.sleep(LOOK_SECONDS)
+            elif self._spare.is_alive():
+                self._spare_changed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SPARE_LOOK_SECONDS):
+                        await self._spare_changed.wait()
             else:  # a module that can be imported only once, say
                 logger.warning("the spare worker process ended; starting another in %g s", SPARE_SECONDS)
                 self._drop_spare()
@@ -170,6 +194,7 @@ class Supervisor:
 
     def _take_spare(self) -> _Child | None:
         spare, self._spare = self._spare, None
+        self._spare_changed.set()
         if spare is not None and not spare.go():
             spare.close()
             return None
@@ -203,14 +228,16 @@ def _restart_seconds(failures: int) -> float:
 
 
 class _Child:
-    def __init__(self, order: dict[str, Any], capacity: int) -> None:
+    def __init__(self, order: dict[str, Any], capacity: int, board: Board) -> None:
         self._table = SlotTable.create(capacity)
         self._order = order
-        self._started_at = self._looked_at = monotonic()
+        self._started_at = monotonic()
         self._stop_by: float | None = None
+        self._is_killed = False
         self._worker_id = ""
         try:
-            self._dependent = Dependent("child", self._personal_order, [self._table.fd])
+            fds = [self._table.fd, *([board.fd] if board.fd >= 0 else [])]
+            self._dependent = Dependent("child", self._personal_order, fds)
         except BaseException:
             self._table.close()
             raise
@@ -221,15 +248,19 @@ class _Child:
         return self._order | {"worker_id": self._worker_id}
 
     async def wait(self) -> int:
-        """Return the exit code; ends a child that hangs in its start, its stop, or a handler past its time-out."""
-        process, is_killed = self._dependent.process, False
-        while (code := process.poll()) is None:
-            if not is_killed and (reason := self._reason_to_kill()):
-                is_killed = True
-                logger.error("worker %s is killed: %s", self.watched.worker_id, reason)
-                process.kill()
-            await asyncio.sleep(LOOK_SECONDS)
-        return code
+        """Return the exit code as soon as the process has ended."""
+        return await wait_for_exit(self._dependent.process)
+
+    def may_hang(self) -> bool:
+        """Return whether there is a time by which it has to have started, stopped, or ended a run."""
+        return self._stop_by is not None or not self.has_started() or self._table.has_timeouts()
+
+    def kill_if_it_hangs(self) -> None:
+        """End a child that hangs in its start, its stop, or a handler past its time-out."""
+        if not self._is_killed and self.is_alive() and (reason := self._reason_to_kill()):
+            self._is_killed = True
+            logger.error("worker %s is killed: %s", self.watched.worker_id, reason)
+            self._dependent.process.kill()
 
     def _reason_to_kill(self) -> str | None:
         now = monotonic()
@@ -237,9 +268,6 @@ class _Child:
             return "it did not stop in time"
         if not self._table.lease_seconds:
             return "it hangs while starting" if now - self._started_at > STARTING_SECONDS_MAX else None
-        if now - self._looked_at < OVERRUN_LOOK_SECONDS:
-            return None
-        self._looked_at = now
         overrun = self._table.overrun(now)
         return f"run {overrun[0].run_id} overran its time-out and blocks it" if overrun else None
 
