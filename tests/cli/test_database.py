@@ -51,9 +51,10 @@ def test_migrate_grants_to_a_role_that_does_not_own_the_tables(wf, superuser, ro
     assert (said.code, said.out.splitlines()[0]) == (0, f"role {role} may use schema {schema!r}")
     assert document["granted_to"] == role
     assert f'to "{role}";' in script
+    claim = "claim(text, text[], int, double precision, int, text, boolean)"
     assert superuser.execute(
-        "select has_function_privilege(%s, 'claim(text, text[], int, double precision, int, text, boolean)', 'execute')",
-        [role],
+        "select has_function_privilege(%s, %s, 'execute')",
+        [role, claim],
     ).fetchone() == (True,)
 
 
