@@ -173,6 +173,25 @@ def test_a_look_for_leases_counts_only_until_the_next_may_lapse() -> None:
     assert (link.count, seconds) == (1, 2.0)
 
 
+class LapsedLink:
+    """A link to a database with one lapsed lease."""
+
+    def __init__(self) -> None:
+        self._answers: list[Any] = [-0.1, {RUN_ID: "pending"}, None]
+
+    async def ask(self, statement: Any) -> Any:
+        return self._answers.pop(0)
+
+
+def test_whoever_expires_runs_looks_for_them_itself() -> None:
+    woken: list[bool] = []
+    expiry = Expiry(LapsedLink(), on_expired=lambda: woken.append(True))  # type: ignore[arg-type]
+
+    asyncio.run(expiry.run_once())
+
+    assert woken == [True]
+
+
 def test_workers_of_other_leases_look_for_themselves() -> None:
     link, board = CountingLink(None), Board()
     asyncio.run(Expiry(link, board=board).run_once())  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from time import monotonic
 
 from simpleworkflow.maintenance.board import LEASES, Board, Look
@@ -21,13 +22,22 @@ class Expiry:
     """Expires lapsed leases when the next one is due, and looks for shorter ones every half a lease.
 
     ``lease_seconds`` is how long this worker's own leases are; the others' most likely too.  What another worker on
-    the ``board``, with leases as long, has found in the meantime need not be asked again.
+    the ``board``, with leases as long, has found in the meantime need not be asked again.  ``on_expired`` is called
+    when runs came back: whose host is gone may have been the one who was to be woken for them.
     """
 
     name = "expiry"
 
-    def __init__(self, link: Asks, *, lease_seconds: float = 30.0, board: Board | None = None) -> None:
+    def __init__(
+        self,
+        link: Asks,
+        *,
+        lease_seconds: float = 30.0,
+        board: Board | None = None,
+        on_expired: Callable[[], None] = lambda: None,
+    ) -> None:
         self._link = link
+        self._on_expired = on_expired
         self._look_seconds = min(LOOK_SECONDS_MAX, lease_seconds / 2)
         self._board = board or Board()
         self._question = f"{self._look_seconds}".encode()
@@ -50,4 +60,5 @@ class Expiry:
     async def _expire(self) -> float | None:
         if expired := await self._link.ask(expire_runs()):
             logger.warning("runs expired, of workers that stopped extending their leases: %d", len(expired))
+            self._on_expired()
         return await self._link.ask(next_lease_until())

@@ -189,7 +189,12 @@ class WorkerProcess:
             await _start_hook(hook)
 
     async def _work(self) -> None:
-        expiry = Expiry(self._side, lease_seconds=self._plan.options.lease_seconds, board=self._board)
+        expiry = Expiry(
+            self._side,
+            lease_seconds=self._plan.options.lease_seconds,
+            board=self._board,
+            on_expired=self._engine.exchanger.wake,
+        )
         tasks = [asyncio.create_task(repeat(expiry)), asyncio.create_task(self._keep_tending())]
         if not self._database.is_pooled:
             cancels = Cancels(self._engine)
