@@ -82,6 +82,35 @@ def test_a_locked_table_costs_the_leases_and_nothing_else(
         assert events_of(db, run_id) == ["created", "leased", "expired", "leased", "succeeded"]
 
 
+@pytest.mark.fault(
+    "Database and network", "a lock on the table made the last look of an idle worker slow", "P7"
+)
+def test_a_look_that_a_lock_has_held_up_puts_off_no_other(
+    db: Database, database_url: str, connection: Callable[..., Database]
+) -> None:
+    worker = Worker(poll_seconds=1, database_url=database_url)
+
+    @worker.handler("look.%")
+    async def handle(run: Any) -> None: ...
+
+    with WorkerThread(worker):
+        assert ended(db, submit(db, "look.first.v1")) == "succeeded"
+        locker = connection()
+        with locker.transaction():
+            locker.execute("lock table workflow_run in access exclusive mode")
+            waiting = (
+                "select count(*) from pg_locks where not granted and relation = 'workflow_run'::regclass"
+            )
+            eventually(lambda: db.execute(waiting.encode()).fetchone() != (0,))
+            threading.Event().wait(
+                3
+            )  # four times as long is how long its next look may wait for what it has cost
+        eventually(lambda: db.execute(waiting.encode()).fetchone() == (0,))
+
+        for number in range(3):
+            assert ended(db, submit(db, f"look.new{number}.v1"), seconds=5) == "succeeded"
+
+
 @pytest.mark.fault("Database and network", "rows of leased runs locked by somebody's open transaction", "P3")
 def test_a_locked_row_holds_up_its_own_run_alone(
     db: Database, database_url: str, connection: Callable[..., Database]

@@ -266,6 +266,15 @@ def test_disabled_and_hidden_runs_do_not_count_as_due(db):
     assert due_in(db, "%") is None
 
 
+@pytest.mark.parametrize(
+    "run_id", ["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"]
+)
+def test_whatever_id_a_producer_gave_its_run_is_claimed(db, run_id):
+    db.execute("insert into workflow_run (id, type) values (%s, 'a.b')", [run_id])
+
+    assert [held.id for held in claim_many(db, limit=5)] == [run_id]
+
+
 # ── several at once ────────────────────────────────────────────────────────────────────────────────
 
 

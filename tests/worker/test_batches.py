@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from builders import a_type, column_of, events_of, rewrite, status_of, submit
-from simpleworkflow import AsyncWorkflowRun, Worker, WorkflowRun
+from simpleworkflow import AsyncWorkflowRun, RunCancelled, Worker, WorkflowRun
 from worker.stage import WorkerThread, ended, error_of, eventually
 
 
@@ -85,9 +85,7 @@ def test_what_a_batch_raises_fails_the_attempts_of_all_its_runs(db, worker):
     assert {error_of(db, run_id) for run_id in runs} == {"SystemExit: all of it"}
 
 
-@pytest.mark.parametrize(
-    "answer", ["text", [1], {"a": 1}, ({}, {})], ids=["text", "short", "object", "tuple"]
-)
+@pytest.mark.parametrize("answer", ["text", [1], {"a": 1}, 7], ids=["text", "short", "object", "number"])
 def test_an_answer_that_is_no_list_of_as_many_fails_without_retry(db, worker, answer):
     runs = [submit(db, "batch.v1") for _ in range(2)]
 
@@ -148,6 +146,57 @@ def test_a_batch_goes_on_while_one_of_its_runs_is_wanted(db, worker):
         eventually(lambda: result == ["cancelled"])
 
     assert [status_of(db, run_id) for run_id in runs] == ["cancelled", "cancelled"]
+
+
+@pytest.mark.fault(
+    "Concurrency", "one run of a batch is cancelled, and its handler stops for all", "P3, P4, P8"
+)
+@pytest.mark.parametrize("kind", ["async", "thread"])
+def test_a_batch_that_stops_for_one_cancelled_run_gives_the_others_back(db, worker, kind):
+    started, go_on = threading.Event(), threading.Event()
+    runs = [submit(db, "batch.v1", max_attempts=1) for _ in range(4)]
+    calls: list[int] = []
+
+    def stop_for_one(runs: list[Any]) -> None:
+        calls.append(len(runs))
+        for run in runs:
+            if run.is_cancelled():
+                raise RunCancelled(run.id)
+
+    async def handle_async(runs: list[AsyncWorkflowRun]) -> None:
+        started.set()
+        while not (go_on.is_set() or calls):
+            await asyncio.sleep(0.01)
+        stop_for_one(runs)
+
+    def handle_in_thread(runs: list[WorkflowRun]) -> None:
+        started.set()
+        go_on.wait(10)
+        stop_for_one(runs)
+
+    worker.handler("batch.v1", batch_max=4)(handle_async if kind == "async" else handle_in_thread)
+    with WorkerThread(worker):
+        assert started.wait(10)
+        db.execute("update workflow_run set status = 'cancelled' where id = %s", [runs[0]])
+        threading.Event().wait(0.5)  # until it is told
+        go_on.set()
+        assert {ended(db, run_id) for run_id in runs[1:]} == {"succeeded"}
+
+    assert status_of(db, runs[0]) == "cancelled"
+    assert [events_of(db, run_id)[:4] for run_id in runs[1:]] == [
+        ["created", "leased", "released", "leased"]
+    ] * 3
+
+
+def test_a_batch_that_says_cancelled_of_runs_that_are_not_fails_their_attempts(db, worker):
+    runs = [submit(db, "batch.v1", max_attempts=1) for _ in range(2)]
+
+    @worker.handler("batch.v1", batch_max=2)
+    async def handle(runs: list[AsyncWorkflowRun]) -> None:
+        raise RunCancelled("nobody")
+
+    with WorkerThread(worker):
+        assert {ended(db, run_id) for run_id in runs} == {"failed"}
 
 
 def test_a_batch_past_its_time_out_is_cancelled(db, worker):

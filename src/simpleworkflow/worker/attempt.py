@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from simpleworkflow.codec import decode
+from simpleworkflow.codec import decode, describe_error
 from simpleworkflow.errors import LeaseLost, RunCancelled
 from simpleworkflow.outcome import (
     Cancelled,
     Failed,
     Lost,
     Outcome,
+    Released,
     Retried,
     Succeeded,
     decide_failure,
@@ -64,18 +65,33 @@ async def _call(
     try:
         value = await callers.call_batch(called, payloads, arguments)
     except BaseException as error:  # noqa: BLE001 - whatever a handler raises, the worker lives
-        return [_judge(execution, error) for execution in called]
+        return _judge_batch(called, error)
     if value is None:
         return [Succeeded()] * len(called)
-    if not isinstance(value, list) or len(value) != len(called):
-        got = f"{len(value)}" if isinstance(value, list) else type(value).__name__[:100]
+    if not isinstance(value, list | tuple) or len(value) != len(called):
+        got = f"{len(value)}" if isinstance(value, list | tuple) else type(value).__name__[:100]
         return [Failed(f"expected None or a list of {len(called)} results from the batch, got {got}")] * len(
             called
         )
     return [
-        _judge(execution, one) if isinstance(one, BaseException) else decide_result(one)
+        _judge_one_of_batch(execution, one, is_any_unwanted=False)
+        if isinstance(one, BaseException)
+        else decide_result(one)
         for execution, one in zip(called, value, strict=True)
     ]
+
+
+def _judge_batch(called: Sequence[Execution], error: BaseException) -> list[Outcome]:
+    """Return what an error means for each: one that stopped because of others is given back, or tried again."""
+    is_any_unwanted = any(execution.verdict() is not None for execution in called)
+    return [_judge_one_of_batch(execution, error, is_any_unwanted=is_any_unwanted) for execution in called]
+
+
+def _judge_one_of_batch(execution: Execution, error: BaseException, *, is_any_unwanted: bool) -> Outcome:
+    outcome = _judge(execution, error)
+    if execution.verdict() is None and isinstance(outcome, Cancelled | Lost):
+        return Released() if is_any_unwanted else Retried(describe_error(error))
+    return outcome
 
 
 def _read(execution: Execution) -> tuple[Any, tuple[Any, ...]]:

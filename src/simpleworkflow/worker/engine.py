@@ -18,7 +18,7 @@ import psycopg
 from simpleworkflow.errors import WorkflowError
 from simpleworkflow.maintenance import Board
 from simpleworkflow.outcome import Cancelled as CancelledOutcome
-from simpleworkflow.outcome import Failed, Outcome, Retried, Succeeded
+from simpleworkflow.outcome import Failed, Outcome, Released, Retried, Succeeded
 from simpleworkflow.statements import Claimed, Finished, release_runs
 from simpleworkflow.worker.attempt import attempt, attempt_batch
 from simpleworkflow.worker.calling import Callers
@@ -228,7 +228,7 @@ class Engine:
             is_clean = await self._execute(executions)
             if not is_clean or context != copy_context() or (task and task.cancelling()):
                 return
-            if self._started_at - turn_began > TURN_SECONDS:
+            if monotonic() - turn_began > TURN_SECONDS:
                 await self._pause()
                 turn_began = monotonic()
 
@@ -283,6 +283,9 @@ class Engine:
                 ended = Finished(claimed.id, claimed.fencing_token, "failed", None, error)
             case Retried(error, delay):
                 ended = Finished(claimed.id, claimed.fencing_token, "pending", None, error, delay)
+            case Released():
+                self._release_soon([execution])
+                return
             case _:
                 # Cancelled or lost: the database knows already, and refuses anything that came from here.
                 self.exchanger.note_change()
@@ -319,13 +322,16 @@ class Engine:
 
     def _return_waiting(self) -> None:
         """Give back what was claimed ahead for runs that turned out to be long."""
-        if not self._queue or monotonic() - self._started_at < WAIT_SECONDS_MAX:
-            return
+        if not self._queue or self._free_places() > 0 or monotonic() - self._started_at < WAIT_SECONDS_MAX:
+            return  # where there is a place, it is the loop that they wait for: it was blocked, and goes on
         waiting = self._waiting()
         self._queue.clear()
         self._room.claim_nothing_ahead()
-        # Not awaited: who watches waits for no database.
-        returning = asyncio.create_task(self.release(waiting))
+        self._release_soon(waiting)
+
+    def _release_soon(self, executions: Sequence[Execution]) -> None:
+        # Not awaited: who watches or executes waits for no database.
+        returning = asyncio.create_task(self.release(executions))
         self._returning.add(returning)
         returning.add_done_callback(self._returning.discard)
 
@@ -354,6 +360,7 @@ class Engine:
         execution.is_told = True
         if execution.task is None:
             self._leave(execution)
+            self.exchanger.note_change()
         elif self._can_be_cancelled(execution) and not self._is_wanted_in_batch(execution.task):
             execution.task.cancel()
 

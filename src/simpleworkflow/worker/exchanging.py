@@ -109,6 +109,7 @@ class Exchanger:
     def wake(self) -> None:
         """Look for runs now: something may be due."""
         self._pace.wake()
+        self._lanes.wake()
         self._changed.set()
 
     def finish(self, ended: Finished) -> None:
@@ -190,7 +191,10 @@ class Exchanger:
     def _plan_next_claim(self, answer: Exchanged, claim: Claim) -> None:
         now, is_full = monotonic(), len(answer.claimed) == claim.limit
         if answer.lanes is not None:
-            self._lanes.found(claim.where, answer.lanes, answer.look_seconds, now, is_full=is_full)
+            # The database's clock may be set while it looks: its word counts for no more than the answer took.
+            cost = answer.look_seconds and min(answer.look_seconds, now - claim.sent_at)
+            count = len(answer.claimed)
+            self._lanes.found(claim.where, answer.lanes, cost, now, count=count, is_full=is_full)
         self._room.is_to_be_empty = answer.is_suspect_waiting or (
             claim.held > 0 and self._room.is_to_be_empty
         )

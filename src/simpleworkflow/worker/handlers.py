@@ -90,7 +90,10 @@ class Handlers:
         handlers = [*self._exact.values(), *self._prefixes]
         kinds = {handler.kind for handler in handlers}
         if "async" not in kinds:
-            batch_max = max(handler.options.batch_max or 1 for handler in handlers)
+            # Beside a handler of one run, batches are as small as there are threads.
+            batch_max = min(
+                (one.options.batch_max or 1 for one in handlers if one.kind == "thread"), default=1
+            )
             places = threads * batch_max if "thread" in kinds else 0
             places += (options.cpu_processes or os.cpu_count() or 1) if "cpu" in kinds else 0
             concurrency = min(concurrency, places)

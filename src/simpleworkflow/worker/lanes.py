@@ -15,6 +15,8 @@ __all__ = ["Lanes", "Where"]
 
 WAIT_WHILE_FLOWING = 20
 WAIT_OTHERWISE = 4
+# Whatever a look has cost, what only a look finds waits no longer than the default poll.
+WAIT_SECONDS_MAX = 2.0
 # A look holds back others until its answer comes, or for so long.
 ANSWER_SECONDS = 0.5
 
@@ -35,12 +37,18 @@ class Lanes:
         self._look_at = 0.0
         self._looks = 0
         self._was_worth_it = False
+        self._is_woken = False
+
+    def wake(self) -> None:
+        """Note that somebody says there is something: look for it, should it not be where runs were found."""
+        self._is_woken = True
 
     def where(self, now: float) -> Where:
         """Return where the next claim shall look."""
         is_look = self.seconds_left(now) <= 0
         if is_look:
             self._look_at = now + ANSWER_SECONDS
+            self._is_woken = False
         return Where(self._lanes, is_look, self._looks)
 
     def seconds_left(self, now: float) -> float:
@@ -48,15 +56,19 @@ class Lanes:
         return self._look_at - now
 
     def found(
-        self, where: Where, lanes: str, look_seconds: float | None, now: float, *, is_full: bool
+        self, where: Where, lanes: str, look_seconds: float | None, now: float, *, count: int, is_full: bool
     ) -> None:
-        """Note where to go on, what the look cost if it was one, and whether the claim brought all it asked for."""
+        """Note where to go on, and of a claim that brought ``count`` runs whether that is all it asked for.
+
+        ``look_seconds`` is what its look has cost, if it was one.
+        """
         if look_seconds is not None:
             self._looks += 1
-            self._look_at = now + look_seconds * (WAIT_WHILE_FLOWING if is_full else WAIT_OTHERWISE)
+            wait = look_seconds * (WAIT_WHILE_FLOWING if is_full else WAIT_OTHERWISE)
+            self._look_at = now + min(max(wait, 0.0), WAIT_SECONDS_MAX)
             self._was_worth_it = is_full
         elif where.looks != self._looks:
             return  # it knew less than the look that was answered meanwhile
-        elif not is_full and self._was_worth_it:
+        elif (not is_full and self._was_worth_it) or (not count and self._is_woken):
             self._look_at = now
         self._lanes = lanes

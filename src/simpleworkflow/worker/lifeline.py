@@ -115,7 +115,11 @@ def hear(fd: int) -> Iterator[bytes]:
             poll.register(ended, select.POLLIN)
             seconds = LIFELINE_CHECK_SECONDS
         while os.getppid() == parent:
-            if any(number == fd for number, _ in poll.poll(seconds * 1000)):
+            heard = dict(poll.poll(seconds * 1000))
+            if ended in heard and heard[ended] & select.POLLNVAL:  # a handler has closed it
+                poll.unregister(ended)
+                seconds = PARENT_CHECK_SECONDS
+            if fd in heard:
                 try:
                     said = os.read(fd, 100)
                 except OSError:

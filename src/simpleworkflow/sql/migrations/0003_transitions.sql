@@ -254,7 +254,8 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = on set ji
 set plan_cache_mode = force_generic_plan as $fn$
 #variable_conflict use_column
 declare
-  c_before_all constant uuid := '00000000-0000-0000-0000-000000000000';
+  c_last constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  c_moment constant interval := '1 microsecond';
   v_disabled text[] := {schema}.disabled_types();
   v_range record;
   v_from text collate "C" := '';
@@ -275,7 +276,7 @@ begin
   loop
     v_from := greatest(v_from, v_range.low);
     loop
-      select run.type, run.priority, run.run_at, c_before_all into v_head
+      select run.type, run.priority, run.run_at, c_last into v_head
         from {schema}.workflow_run as run
        where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
          and run.type >= v_from and run.type < v_range.high
@@ -291,16 +292,17 @@ begin
 
   while cardinality(v_heads) > 0 and cardinality(ids) < p_limit loop
     -- The lanes in which something is due, priority after priority; a few more than this batch needs, for the next ones.
+    -- Each as if all before its first run had been claimed.
     v_due := '{}';
     while cardinality(v_heads) > 0 and cardinality(v_due) < 64 loop
       if cardinality(v_heads) = 1 then   -- what follows would do the same, in five times the time
         v_head := v_heads[1];
         if v_head.run_at <= p_now then
-          v_due := v_due || v_head;
+          v_due := v_due || row(v_head.type, v_head.priority, v_head.run_at - c_moment, c_last)::{schema}.lane;
         else
           next_due_at := least(next_due_at, v_head.run_at);
         end if;
-        select run.type, run.priority, run.run_at, c_before_all into v_head
+        select run.type, run.priority, run.run_at, c_last into v_head
           from {schema}.workflow_run as run
          where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
            and run.type = v_head.type and run.priority > v_head.priority
@@ -312,7 +314,7 @@ begin
       select min(head.priority) into v_priority from unnest(v_heads) as head;
       -- Who has waited longest first.  But where a tenth of a batch is more than one run, ten that have many would keep
       -- the others waiting: then by chance.
-      select v_due || coalesce(array_agg(row(head.type, head.priority, head.run_at, head.id)::{schema}.lane
+      select v_due || coalesce(array_agg(row(head.type, head.priority, head.run_at - c_moment, c_last)::{schema}.lane
                                          order by case when head.due_count > 10 and p_limit >= 20 then random() end,
                                                   head.run_at)
                                filter (where head.run_at <= p_now), '{}'),
@@ -328,7 +330,7 @@ begin
           from unnest(v_heads) as head
          where head.priority > v_priority
          union all
-        select row(following.type, following.priority, following.run_at, c_before_all)::{schema}.lane
+        select row(following.type, following.priority, following.run_at, c_last)::{schema}.lane
           from unnest(v_heads) as head
          cross join lateral (
                select run.type, run.priority, run.run_at
@@ -425,7 +427,7 @@ returns table (id uuid, type text, payload jsonb, attempt int, max_attempts int,
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
-set jit = off set plan_cache_mode = force_generic_plan as $fn$
+set jit = off set plan_cache_mode = force_generic_plan set datestyle = 'ISO' as $fn$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();
