@@ -104,7 +104,7 @@ def test_a_submission_that_found_no_connection_is_known_not_to_have_happened(
 def test_a_question_whose_answer_was_lost_is_not_called_unknown(open_client: Any, proxy: Proxy) -> None:
     client = open_client(proxy.url)
     client.list()
-    proxy.swallow("list_runs|workflow_run")
+    proxy.swallow("list_page|list_runs|workflow_run")
     proxy.refuse()
 
     with pytest.raises(DatabaseUnavailable) as caught:
