@@ -13,6 +13,7 @@ HEADS = (
     " | WAL, B a run | CPU s per 10,000: worker + server | memory after 1 / 2 drains, MB | keeps"
 )
 COLUMNS = 9
+UNSTEADY = 3  # with rounds so many times apart a median tells little
 CHART_TITLE = "no-op runs drained by one worker process, a second"
 
 
@@ -37,7 +38,10 @@ def _page(result: dict[str, Any], chart: str) -> str:
         ),
         f"![{CHART_TITLE}]({chart})",
         "## Figures",
-        "Medians of the rounds, in brackets the lowest and the highest.",
+        (
+            "Medians of the rounds, in brackets the lowest and the highest. Where these are more than"
+            f" {UNSTEADY}-fold apart the figure is called unsteady: take it for no verdict on that system."
+        ),
         "\n".join([f"| system | {HEADS} |", "|---" * (COLUMNS + 1) + "|", *_rows(result)]),
         "## Ours against each",
         (
@@ -84,7 +88,10 @@ def _cell(figures: dict[str, Any], key: str, digits: int) -> str:
     if not figure:
         return NOTHING
     middle, lowest, highest = (shown(figure[name], digits) for name in ("median", "lowest", "highest"))
-    return middle if lowest == highest else f"{middle} ({lowest} to {highest})"
+    if lowest == highest:
+        return middle
+    unsteady = ", unsteady" if figure["highest"] > UNSTEADY * figure["lowest"] else ""
+    return f"{middle} ({lowest} to {highest}{unsteady})"
 
 
 def _pair(figures: dict[str, Any], first: str, second: str, digits: int, between: str) -> str:
