@@ -12,6 +12,7 @@ Messages on the channel, which is named like the schema:
     cancelled ID TOKEN  a leased run was cancelled, in the attempt of this fencing token
     hungry PATTERN ...  who holds the lock now covers these patterns
     vacant              the lock is free
+    who                 whoever holds the lock, say so again: somebody came later
 
 Whoever may connect to the database can say any of it, so nothing of it is believed: it makes a worker look.
 """
@@ -49,6 +50,8 @@ VACANCY_SECONDS = 10.0
 RECONNECT_SECONDS_MAX = 10.0
 # Those whom the holder does not cover claim after a little while, not all in the same instant.
 JITTER_SECONDS = 0.01
+# Who holds the lock answers all who ask at once with one word.
+ANSWER_SECONDS = 0.05
 MESSAGE_BYTES_MAX = 7000
 
 
@@ -81,6 +84,7 @@ class Notifier:
         self._sated = asyncio.Event()
         self._sated.set()
         self._vacant = asyncio.Event()
+        self._asked = asyncio.Event()
         self._covered: list[str] = []
         self._is_holder = False
 
@@ -138,6 +142,8 @@ class Notifier:
         elif word == "vacant":
             self._covered = []
             self._vacant.set()
+        elif word == "who":
+            self._asked.set()
 
     def _wake_for(self, types: Sequence[str]) -> None:
         mine = [
@@ -166,6 +172,9 @@ class Notifier:
                 if await self._acquire(conn):
                     await self._be_holder(conn)
                 else:
+                    if not self._covered:
+                        asking = conn.execute("select pg_notify(%s, 'who')", [self._schema])
+                        await within(conn, PROBE_DEADLINE_SECONDS, asking)
                     await self._wait_for_vacancy()
         finally:
             self._is_holder = False
@@ -185,12 +194,12 @@ class Notifier:
     async def _be_holder(self, conn: psycopg.AsyncConnection[Any]) -> None:
         self._is_holder = True
         try:
-            saying = conn.execute("select pg_notify(%s, %s)", [self._schema, self._coverage()])
-            await within(conn, PROBE_DEADLINE_SECONDS, saying)
+            await self._say_hungry(conn)
             self._on_wake()  # for what came between the last look and the lock
             while not self._sated.is_set():
                 if not await self._until_sated(conn):
-                    await within(conn, PROBE_DEADLINE_SECONDS, conn.execute("select 1"))
+                    await asyncio.sleep(ANSWER_SECONDS)
+                    await self._say_hungry(conn)
         finally:
             self._is_holder = False
         leaving = conn.execute(
@@ -199,10 +208,15 @@ class Notifier:
         )
         await within(conn, PROBE_DEADLINE_SECONDS, leaving)
 
+    async def _say_hungry(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        self._asked.clear()
+        saying = conn.execute("select pg_notify(%s, %s)", [self._schema, self._coverage()])
+        await within(conn, PROBE_DEADLINE_SECONDS, saying)
+
     async def _until_sated(self, conn: psycopg.AsyncConnection[Any]) -> bool:
-        """Return True when sated; False after a while, or at once when the server says something: its end."""
+        """Return True when sated; False after a while, when asked, or when the server says something: its end."""
         with _hearing(conn) as said:
-            waits = [asyncio.create_task(event.wait()) for event in (self._sated, said)]
+            waits = [asyncio.create_task(event.wait()) for event in (self._sated, self._asked, said)]
             try:
                 await asyncio.wait(waits, timeout=PROBE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             finally:

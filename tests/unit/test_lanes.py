@@ -94,3 +94,16 @@ def test_a_wake_up_for_what_is_where_runs_were_found_is_none() -> None:
     lanes.found(lanes.where(NOW + 0.01), KNOWN, None, NOW + 0.02, count=1, is_full=False)
 
     assert not lanes.where(NOW + 0.02).is_look
+
+
+def test_a_wake_up_is_worth_a_look_that_is_cheap() -> None:
+    lanes = a_look_found(KNOWN, seconds=0.001, is_full=True)
+
+    lanes.wake()
+
+    assert lanes.where(NOW + 0.001).is_look
+
+
+def test_a_look_that_is_cheap_is_held_back_only_while_runs_flow() -> None:
+    assert a_look_found(KNOWN, seconds=0.001, is_full=False).where(NOW).is_look
+    assert not a_look_found(KNOWN, seconds=0.001, is_full=True).where(NOW).is_look

@@ -17,6 +17,8 @@ WAIT_WHILE_FLOWING = 20
 WAIT_OTHERWISE = 4
 # Whatever a look has cost, what only a look finds waits no longer than the default poll.
 WAIT_SECONDS_MAX = 2.0
+# A look of this cost is held back only while runs flow; a wake-up is worth a dearer one if nothing is where runs were.
+CHEAP_SECONDS = 0.002
 # A look holds back others until its answer comes, or for so long.
 ANSWER_SECONDS = 0.5
 
@@ -38,10 +40,13 @@ class Lanes:
         self._looks = 0
         self._was_worth_it = False
         self._is_woken = False
+        self._cost = 0.0
 
     def wake(self) -> None:
-        """Note that somebody says there is something: look for it, should it not be where runs were found."""
+        """Note that somebody says there is something: look for it, at once if that is cheap."""
         self._is_woken = True
+        if self._cost <= CHEAP_SECONDS:
+            self._look_at = 0.0
 
     def where(self, now: float) -> Where:
         """Return where the next claim shall look."""
@@ -64,7 +69,10 @@ class Lanes:
         """
         if look_seconds is not None:
             self._looks += 1
+            self._cost = look_seconds
             wait = look_seconds * (WAIT_WHILE_FLOWING if is_full else WAIT_OTHERWISE)
+            if look_seconds <= CHEAP_SECONDS and not is_full:
+                wait = 0.0
             self._look_at = now + min(max(wait, 0.0), WAIT_SECONDS_MAX)
             self._was_worth_it = is_full
         elif where.looks != self._looks:
