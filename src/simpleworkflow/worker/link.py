@@ -33,6 +33,8 @@ T = TypeVar("T")
 # So that work goes on within two seconds once the database is back, however long it was away.
 BACKOFF_SECONDS_MAX = 1.0
 SERIALIZATION_ATTEMPTS_MAX = 5
+# So many sessions in a row may be lost before any has answered; a server that cannot be reached is said at once.
+SESSIONS_LOST_MAX = 2
 # The server ends a statement of ours before we cut its connection: a session that waits for a lock would not notice
 # that we are gone, and would claim, when it gets the lock, runs that nobody takes.
 SERVER_DEADLINE_PART = 0.9
@@ -144,7 +146,7 @@ class Link:
             await self._failed(away)
             raise away from None
         except DatabaseUnavailable as error:
-            if self._conn is not None and not self._failures:
+            if self._conn is not None and self._failures < SESSIONS_LOST_MAX:
                 # A session that was lost, and is had again at once, is no outage.
                 self._failures += 1
                 await self.close()
