@@ -108,7 +108,9 @@ def test_a_service_that_cannot_start_a_child_goes_on_and_starts_it_later(
         victim = second if survivor == first else first
         limits = resource.prlimit(program.pid, resource.RLIMIT_NOFILE)
         leased_until = column_of(db, survivor_run, "lease_until")
-        eventually(lambda: column_of(db, survivor_run, "lease_until") != leased_until)  # its heart has a session
+        eventually(
+            lambda: column_of(db, survivor_run, "lease_until") != leased_until
+        )  # its heart has a session
 
         resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
         os.kill(victim, signal.SIGKILL)
