@@ -1,6 +1,8 @@
-"""The workers of the growth benchmark, each with the default options; no handler does anything."""
+"""The workers of the growth benchmark, each with the default options; no handler that is measured does anything."""
 
 from __future__ import annotations
+
+import asyncio
 
 from simpleworkflow import AsyncWorkflowRun, Worker, WorkflowRun
 
@@ -14,6 +16,12 @@ cpu = Worker()
 @many.handler("bench.many.%")
 async def on_the_loop(run: AsyncWorkflowRun) -> None:
     """Do nothing, on the loop."""
+
+
+@one.handler("bench.pause.v1")
+async def pause(run: AsyncWorkflowRun) -> None:
+    """Hold a place for a second: so many at once that no worker alone can take them all show who has started."""
+    await asyncio.sleep(1)
 
 
 @threads.handler("bench.thread.v1")

@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from scenarios.figures import Figure, Target
 from scenarios.ground import Ground, NotMeasured, Place, in_schema
-from scenarios.loads import NOOP, value, wait_until_ended
+from scenarios.loads import NOOP, Load, value, wait_until_ended
 from scenarios.processes import cpu_seconds, family, memory_mb
 from stage import SCHEMA, worker
 
@@ -23,6 +23,7 @@ PROCESSES = 5  # of each of two services
 START_SECONDS_MAX = 60.0
 SUBMIT_SECONDS_MAX = 300
 CHUNK_RUNS = 50_000
+PAUSE = Load(type="bench.pause.v1")  # a worker takes as many of them as it has places, a hundred
 WORKER_ID = f"select data ->> 'worker' from {SCHEMA}.workflow_event where event_type = 'leased'"
 
 _STATEMENTS = """
@@ -82,9 +83,8 @@ def _wait_for_workers(place: Place, count: int) -> None:
     while value(place.conn, f"select count(distinct worker) from ({WORKER_ID}) as leased (worker)") < count:
         if time.monotonic() > deadline:
             raise NotMeasured(f"not all of {count} workers had started within {START_SECONDS_MAX:g} s")
-        NOOP.submit(place.conn, 200 * count)
-        time.sleep(0.3)
-    wait_until_ended(place.conn, NOOP)
+        PAUSE.submit(place.conn, 200 * count)
+        wait_until_ended(place.conn, PAUSE)
 
 
 def memory(ground: Ground) -> Iterator[Figure]:

@@ -83,6 +83,29 @@ def test_a_locked_table_costs_the_leases_and_nothing_else(
 
 
 @pytest.mark.fault(
+    "Database and network", "a claim waits longer than its lease for the lock on workflow_run", "P2, P3, P4"
+)
+def test_a_claim_that_waited_longer_than_its_lease_costs_no_attempt(
+    db: Database, database_url: str, connection: Callable[..., Database]
+) -> None:
+    waits_long = (
+        "select count(*) = 1 from pg_locks where not granted and relation = 'workflow_run'::regclass"
+        " and waitstart < clock_timestamp() - %s * interval '1 second'"
+    )
+    with working(database_url, lease_seconds=LEASE_SECONDS, run_seconds=0.2) as executions:
+        eventually(lambda: count(db, "workflow_registry", "workflow_name = %s", TYPE) == 1)
+        locker = connection()
+        with locker.transaction():
+            locker.execute("lock table workflow_run in access exclusive mode")
+            eventually(lambda: db.execute(waits_long.encode(), [1.2 * LEASE_SECONDS]).fetchone() == (True,))
+            for _ in range(20):
+                locker.execute("insert into workflow_run (type, max_attempts) values (%s, 1)", [TYPE])
+        drained(db)
+
+    assert count(db, "workflow_run", "status = 'succeeded'") == len(executions.counted) == 20
+
+
+@pytest.mark.fault(
     "Database and network", "a lock on the table made the last look of an idle worker slow", "P7"
 )
 def test_a_look_that_a_lock_has_held_up_puts_off_no_other(

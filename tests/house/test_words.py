@@ -90,7 +90,8 @@ def test_exactly_once_is_said_of_outcomes_only_and_cancelled_has_two_ls(path: Pa
         line for line in lines if re.search(r"exactly[- ]once", line, re.IGNORECASE) and "outcome" not in line
     ]
     assert careless == []
-    assert [line for line in lines if re.search(r"\bcancel(ed|ing)\b", line, re.IGNORECASE)] == []
+    # In quotes it is what somebody typed.
+    assert [line for line in lines if re.search(r"(?<!')\bcancel(ed|ing)\b", line, re.IGNORECASE)] == []
 
 
 def _python_names() -> Iterator[str]:

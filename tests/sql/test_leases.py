@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -27,8 +28,10 @@ from builders import (
     retry,
     row_of,
     status_of,
+    submit,
 )
 from simpleworkflow import statements
+from waits import blocked, in_thread
 
 WRITES: dict[str, Callable[[Database, Held], object]] = {
     "succeed": finish,
@@ -208,3 +211,32 @@ def test_a_lease_without_a_sensible_end_is_refused(db, seconds):
     ]
 
     assert errors == ["WF002"] * 3
+
+
+def test_a_lease_begins_when_a_claim_has_its_locks_however_long_it_waited(
+    db: Database, connection: Callable[..., Database]
+) -> None:
+    run_id, claimer, locker = submit(db, "waited.for.v1"), connection(), connection()
+    with locker.transaction():
+        locker.execute("lock table workflow_run in access exclusive mode")
+        claiming = in_thread(lambda: claim(claimer, pattern="waited.for.v1", seconds=1))
+        blocked(locker, claimer)
+        time.sleep(1.1)
+
+    assert claiming.result() is not None
+    assert expire(db) == {}
+    assert column_of(db, run_id, "lease_until > updated_at + interval '0.99 seconds'")
+
+
+def test_a_heartbeat_that_waited_for_a_lock_extends_by_all_its_seconds(
+    db: Database, connection: Callable[..., Database]
+) -> None:
+    held, beater, locker = a_held_run(db, seconds=0.1), connection(), connection()
+    with locker.transaction():
+        locker.execute("lock table workflow_run in access exclusive mode")
+        beating = in_thread(lambda: heartbeat(beater, held, seconds=1))
+        blocked(locker, beater)
+        time.sleep(1.1)
+
+    assert beating.result() == "leased"
+    assert expire(db) == {}

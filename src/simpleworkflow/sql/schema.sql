@@ -234,6 +234,7 @@ begin
   if cardinality(v_ids) = 0 then
     return;
   end if;
+  v_now := clock_timestamp();   -- the locks may have been long in coming: the lease begins when they are there
   perform set_config('workflow.transition', 'claim', true), set_config('workflow.actor', p_worker, true);
   return query
   with claimed as (
@@ -904,7 +905,6 @@ CREATE FUNCTION workflow.heartbeat(p_worker text, p_ids uuid[], p_tokens bigint[
     AS $$
 #variable_conflict use_column
 declare
-  v_now timestamptz := clock_timestamp();
   v_held uuid[];
 begin
   if (p_seconds > 0 and p_seconds <= 31536000) is not true then
@@ -917,7 +917,8 @@ begin
           set_config('workflow.detail', p_seconds::text, true);
   with extended as (
     update workflow.workflow_run as run
-       set lease_until = greatest(run.lease_until, v_now + make_interval(secs => p_seconds))
+       -- Not the time at which the call began: it may have waited for a lock.
+       set lease_until = greatest(run.lease_until, clock_timestamp() + make_interval(secs => p_seconds))
       from (select * from unnest(p_ids, p_tokens) as named (id, token) order by named.id) as held
      where run.id = any (p_ids)
        and run.id = held.id

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple, Protocol
 
 from simpleworkflow.errors import DatabaseUnavailable
 from simpleworkflow.maintenance import RUNS, Board, Look
-from simpleworkflow.statements import Claimed, Exchanged, Finished, exchange
+from simpleworkflow.statements import Claimed, Exchanged, Finished, exchange, heartbeat_runs
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.finishing import finish_singly
 from simpleworkflow.worker.lanes import Lanes, Where
@@ -143,7 +144,7 @@ class Exchanger:
                 self._pace.wake()  # nobody has told what is due
                 await link.pause()
                 continue
-            await self._take(answer, batch, claim)
+            await self._take(answer, batch, claim, await self._lease_until(link, answer, claim))
             self._changed.set()
         self._changed.set()
 
@@ -171,10 +172,24 @@ class Exchanger:
             await finish_singly(link, self._worker_id, batch)
         return None
 
-    async def _take(self, answer: Exchanged, batch: list[Finished], claim: Claim) -> None:
+    async def _lease_until(self, link: Link, answer: Exchanged, claim: Claim) -> float:
+        """Return until when, by the monotonic clock, what was claimed is certain to be ours.
+
+        An answer that was long in coming, from behind a lock say, leaves too little to wait for the heart's next beat.
+        """
+        sent_at = claim.sent_at
+        if answer.claimed and monotonic() - sent_at > self._lease_seconds / 3:
+            held = sorted((one.id, one.fencing_token) for one in answer.claimed)
+            extended_at = monotonic()
+            with suppress(DatabaseUnavailable):
+                await link.ask(heartbeat_runs(self._worker_id, held, seconds=self._lease_seconds))
+                sent_at = extended_at
+        return sent_at + self._lease_seconds
+
+    async def _take(self, answer: Exchanged, batch: list[Finished], claim: Claim, lease_until: float) -> None:
         failpoints.hit("finished", len(batch))
         failpoints.hit("claimed", len(answer.claimed))
-        self._holder.accept(answer.claimed, claim.sent_at + self._lease_seconds)
+        self._holder.accept(answer.claimed, lease_until)
         if claim.limit:
             self._plan_next_claim(answer, claim)
         elif any(one.status == "pending" for one in batch):

@@ -491,6 +491,7 @@ begin
   if cardinality(v_ids) = 0 then
     return;
   end if;
+  v_now := clock_timestamp();   -- the locks may have been long in coming: the lease begins when they are there
   perform set_config('workflow.transition', 'claim', true), set_config('workflow.actor', p_worker, true);
   return query
   with claimed as (
@@ -624,7 +625,6 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off s
 set jit = off set plan_cache_mode = force_generic_plan as $fn$
 #variable_conflict use_column
 declare
-  v_now timestamptz := clock_timestamp();
   v_held uuid[];
 begin
   if (p_seconds > 0 and p_seconds <= 31536000) is not true then
@@ -637,7 +637,8 @@ begin
           set_config('workflow.detail', p_seconds::text, true);
   with extended as (
     update {schema}.workflow_run as run
-       set lease_until = greatest(run.lease_until, v_now + make_interval(secs => p_seconds))
+       -- Not the time at which the call began: it may have waited for a lock.
+       set lease_until = greatest(run.lease_until, clock_timestamp() + make_interval(secs => p_seconds))
       from (select * from unnest(p_ids, p_tokens) as named (id, token) order by named.id) as held
      where run.id = any (p_ids)
        and run.id = held.id
