@@ -19,7 +19,7 @@ async def on_the_loop(run: AsyncWorkflowRun) -> None:
 
 
 @one.handler("bench.pause.v1")
-async def pause(run: AsyncWorkflowRun) -> None:
+async def pause(run: AsyncWorkflowRun) -> None:  # noqa: ARG001 - a handler takes its run
     """Hold a place for a second: so many at once that no worker alone can take them all show who has started."""
     await asyncio.sleep(1)
 
