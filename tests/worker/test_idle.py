@@ -184,12 +184,12 @@ class LapsedLink:
 
 
 def test_whoever_expires_runs_looks_for_them_itself() -> None:
-    woken: list[bool] = []
-    expiry = Expiry(LapsedLink(), on_expired=lambda: woken.append(True))  # type: ignore[arg-type]
+    woken: list[int] = []
+    expiry = Expiry(LapsedLink(), on_expired=woken.append)  # type: ignore[arg-type]
 
     asyncio.run(expiry.run_once())
 
-    assert woken == [True]
+    assert woken == [1]
 
 
 def test_workers_of_other_leases_look_for_themselves() -> None:

@@ -23,8 +23,16 @@ _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
     "--processes", type=click.IntRange(1, 1000), default=1, show_default=True, help="Worker processes."
 )
 @click.option("--concurrency", type=click.IntRange(1, 100_000), help="Runs at a time in each process.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Serve /metrics for Prometheus there (extra metrics).",
+)
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="The address to serve it on.")
 @database_option
-def worker(*, target: str, processes: int, concurrency: int | None) -> None:
+def worker(
+    *, target: str, processes: int, concurrency: int | None, metrics_port: int | None, metrics_host: str
+) -> None:
     """Run the Worker named WORKER in MODULE until SIGTERM or Ctrl-C; a process that dies is replaced.
 
     MODULE is looked for in the current folder first.
@@ -34,11 +42,18 @@ def worker(*, target: str, processes: int, concurrency: int | None) -> None:
             f"expected MODULE:WORKER such as app.workers:worker, got {target[:80]!a}",
             click.get_current_context(),
         )
+    from simpleworkflow.metrics.serving import listen
     from simpleworkflow.worker.supervisor import LOG_FORMAT, supervise
 
     settings = read_settings()
     logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    listening = None if metrics_port is None else listen(metrics_host, metrics_port)
     work = supervise(
-        target, open_database(), processes=processes, concurrency=concurrency, log_level=settings.log_level
+        target,
+        open_database(),
+        processes=processes,
+        concurrency=concurrency,
+        log_level=settings.log_level,
+        metrics=listening,
     )
     raise click.exceptions.Exit(asyncio.run(work))

@@ -23,7 +23,7 @@ class Expiry:
 
     ``lease_seconds`` is how long this worker's own leases are; the others' most likely too.  What another worker on
     the ``board``, with leases as long, has found in the meantime need not be asked again.  ``on_expired`` is called
-    when runs came back: whose host is gone may have been the one who was to be woken for them.
+    with how many runs came back: whose host is gone may have been the one who was to be woken for them.
     """
 
     name = "expiry"
@@ -34,7 +34,7 @@ class Expiry:
         *,
         lease_seconds: float = 30.0,
         board: Board | None = None,
-        on_expired: Callable[[], None] = lambda: None,
+        on_expired: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._link = link
         self._on_expired = on_expired
@@ -60,5 +60,5 @@ class Expiry:
     async def _expire(self) -> float | None:
         if expired := await self._link.ask(expire_runs()):
             logger.warning("runs expired, of workers that stopped extending their leases: %d", len(expired))
-            self._on_expired()
+            self._on_expired(len(expired))
         return await self._link.ask(next_lease_until())

@@ -246,8 +246,8 @@ begin
     returning run.id, run.type, run.payload, run.attempt, run.max_attempts, run.fencing_token,
               run.created_at, run.is_suspect, run.priority, run.run_at)
   select claimed.id, claimed.type::text, claimed.payload, claimed.attempt, claimed.max_attempts,
-         claimed.fencing_token, claimed.created_at, claimed.is_suspect, null::timestamptz, null::text,
-         null::double precision
+         claimed.fencing_token, claimed.created_at, claimed.is_suspect,
+         greatest(claimed.run_at, claimed.created_at), null::text, null::double precision
     from claimed
    order by claimed.priority, claimed.run_at, claimed.id;
   perform set_config('workflow.transition', '', true);

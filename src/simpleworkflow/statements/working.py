@@ -14,7 +14,10 @@ from simpleworkflow.database import Rows, Statement
 
 
 class Claimed(NamedTuple):
-    """A run that this worker holds now.  ``payload`` and ``created_at`` are the texts that came."""
+    """A run that this worker holds now.  ``payload`` and ``created_at`` are the texts that came.
+
+    ``due_in_seconds`` is 0 or less: how long it had been due; None where that was not asked.
+    """
 
     id: str
     type: str
@@ -24,13 +27,17 @@ class Claimed(NamedTuple):
     fencing_token: int
     created_at: str
     is_suspect: bool
+    due_in_seconds: float | None = None
 
     def __repr__(self) -> str:
         return f"<Claimed {self.id} {self.type} attempt {self.attempt}>"
 
 
 class Finished(NamedTuple):
-    """The end of an attempt: ``pending`` means retry, after ``delay_seconds`` or by the default rule."""
+    """The end of an attempt: ``pending`` means retry, after ``delay_seconds`` or by the default rule.
+
+    ``type``, ``run_seconds`` (how long it took) and ``is_last`` (no attempt was left) are for who counts it.
+    """
 
     id: str
     fencing_token: int
@@ -38,6 +45,9 @@ class Finished(NamedTuple):
     result: str | None = None
     error: str | None = None
     delay_seconds: float | None = None
+    type: str = ""
+    run_seconds: float = 0.0
+    is_last: bool = False
 
     def __repr__(self) -> str:
         return f"<Finished {self.id} {self.status}>"
@@ -68,15 +78,18 @@ def exchange(
     held: int = 0,
     lanes: str | None = None,
     is_look: bool = True,
+    tells_waits: bool = False,
 ) -> Statement[Exchanged]:
     """Finish one batch and claim the next, in one round trip and one commit.
 
     ``held`` is how many runs the worker holds beside those it finishes: with 0 it may be given a suspect.  ``lanes`` is
     what the last exchange told, at first ``{}``; None: remember none.  ``is_look``: look everywhere, not only there.
+    ``tells_waits``: also how long each claimed run had been due, which costs a little for each.
     """
+    due_at = "next_due_at" if tells_waits else "case when id is null then next_due_at end"
     return Statement(
         "select id::text, type, payload::text, attempt, max_attempts, fencing_token, created_at::text, is_suspect, "
-        "extract(epoch from next_due_at - clock_timestamp())::double precision, refused::text[], lanes, look_seconds "
+        f"date_part('epoch', {due_at} - clock_timestamp()), refused::text[], lanes, look_seconds "
         "from {schema}.exchange(%s::text, %s::uuid[], %s::bigint[], %s::text[], %s::text[]::jsonb[], %s::text[], "
         "%s::double precision[], %s::text[], %s::int, %s::double precision, %s::int, %s::text, %s::boolean)",
         (worker, *_finish_arrays(finished), list(patterns), limit, lease_seconds, held, lanes, is_look),
@@ -192,7 +205,7 @@ def _read_ids(rows: Rows) -> set[str]:
 def _read_exchanged(rows: Rows) -> Exchanged:
     # Notes, which have no id, come first.
     first = next((index for index, row in enumerate(rows) if row[0] is not None), len(rows))
-    notes, claimed = rows[:first], [Claimed(*row[:8]) for row in rows[first:]]
+    notes, claimed = rows[:first], [Claimed(*row[:9]) for row in rows[first:]]
     return Exchanged(
         claimed,
         min((row[8] for row in notes if row[8] is not None), default=None),

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from simpleworkflow.errors import NotPermitted, SchemaMismatch, WorkerNotFound, WorkflowError
 from simpleworkflow.maintenance import Board
+from simpleworkflow.metrics import Tally
 from simpleworkflow.resolve import Database
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.lifeline import GO, HURRY, STOP, hear, read_order
@@ -50,7 +51,10 @@ async def _work(order: dict[str, Any], lifeline: int, table: SlotTable, board: B
         plan = _load(order)
         failpoints.hit("starting")
         database = Database(**order["database"])
-        process = WorkerProcess(plan, database, table, order["worker_id"], is_child=True, board=board)
+        tally = None if order["tally_fd"] is None else Tally(order["tally_fd"])
+        process = WorkerProcess(
+            plan, database, table, order["worker_id"], is_child=True, board=board, tally=tally
+        )
         may_go = _follow_supervisor(lifeline, process)
         if order["is_spare"]:
             await may_go.wait()

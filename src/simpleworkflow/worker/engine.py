@@ -17,8 +17,9 @@ import psycopg
 
 from simpleworkflow.errors import WorkflowError
 from simpleworkflow.maintenance import Board
+from simpleworkflow.metrics import Tally
 from simpleworkflow.outcome import Cancelled as CancelledOutcome
-from simpleworkflow.outcome import Failed, Outcome, Released, Retried, Succeeded
+from simpleworkflow.outcome import Failed, Lost, Outcome, Released, Retried, Succeeded
 from simpleworkflow.statements import Claimed, Finished, release_runs
 from simpleworkflow.worker.attempt import attempt, attempt_batch
 from simpleworkflow.worker.calling import Callers
@@ -56,6 +57,7 @@ class Engine:
         side: Link,
         callers: Callers,
         board: Board | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.worker_id = worker_id
         self.table = table
@@ -63,6 +65,7 @@ class Engine:
         self._handlers = handlers
         self._options = options
         self._callers = callers
+        self._tally = tally
         self._free_slots = list(reversed(range(table.capacity)))
         self._queue: deque[Execution] = deque()
         self._executing: dict[int, Execution] = {}
@@ -81,6 +84,7 @@ class Engine:
             links=links,
             room=self._room,
             board=board,
+            tally=tally,
         )
         self._is_stopping = False
         self._verdicts_seen = 0
@@ -124,6 +128,8 @@ class Engine:
         held = [(one.claimed.id, one.claimed.fencing_token) for one in executions]
         for execution in executions:
             self._leave(execution)
+            if self._tally is not None:
+                self._tally.count_released(execution.claimed.type)
         self.exchanger.note_change()
         if held:
             with suppress(WorkflowError, psycopg.Error):
@@ -262,7 +268,8 @@ class Engine:
             outcomes = [await attempt(self._callers, executions[0])]
         else:
             outcomes = await attempt_batch(self._callers, executions)
-        self._room.took(monotonic() - started)
+        seconds = monotonic() - started
+        self._room.took(seconds)
         is_clean = True
         for execution, outcome in zip(executions, outcomes, strict=True):
             is_clean = is_clean and type(outcome) is Succeeded and not execution.is_told
@@ -270,27 +277,36 @@ class Engine:
             if not execution.is_over:
                 # Whatever a cancelled one returned: the database would refuse it.
                 is_cancelled = execution.found is Verdict.CANCELLED
-                self._finish(execution, CancelledOutcome() if is_cancelled else outcome)
+                self._finish(execution, CancelledOutcome() if is_cancelled else outcome, seconds)
         return is_clean
 
-    def _finish(self, execution: Execution, outcome: Outcome) -> None:
+    def _finish(self, execution: Execution, outcome: Outcome, seconds: float) -> None:
         claimed = execution.claimed
+        id_, token, type_ = claimed.id, claimed.fencing_token, claimed.type
         self._leave(execution)
         match outcome:
             case Succeeded(result):
-                ended = Finished(claimed.id, claimed.fencing_token, "succeeded", result)
+                ended = Finished(id_, token, "succeeded", result, None, None, type_, seconds)
             case Failed(error):
-                ended = Finished(claimed.id, claimed.fencing_token, "failed", None, error)
+                ended = Finished(id_, token, "failed", None, error, None, type_, seconds)
             case Retried(error, delay):
-                ended = Finished(claimed.id, claimed.fencing_token, "pending", None, error, delay)
+                is_last = claimed.attempt >= claimed.max_attempts
+                ended = Finished(id_, token, "pending", None, error, delay, type_, seconds, is_last)
             case Released():
                 self._release_soon([execution])
                 return
             case _:
                 # Cancelled or lost: the database knows already, and refuses anything that came from here.
+                self._count_over(execution, outcome)
                 self.exchanger.note_change()
                 return
         self.exchanger.finish(ended)
+
+    def _count_over(self, execution: Execution, outcome: Outcome) -> None:
+        if self._tally is not None:
+            is_cancelled = isinstance(outcome, CancelledOutcome)
+            count = self._tally.count_cancelled if is_cancelled else self._tally.count_lost
+            count(execution.claimed.type)
 
     def _leave(self, execution: Execution) -> None:
         execution.is_over = True
@@ -360,6 +376,7 @@ class Engine:
         execution.is_told = True
         if execution.task is None:
             self._leave(execution)
+            self._count_over(execution, CancelledOutcome() if verdict is Verdict.CANCELLED else Lost())
             self.exchanger.note_change()
         elif self._can_be_cancelled(execution) and not self._is_wanted_in_batch(execution.task):
             execution.task.cancel()

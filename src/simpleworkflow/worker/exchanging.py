@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from simpleworkflow.errors import DatabaseUnavailable
 from simpleworkflow.maintenance import RUNS, Board, Look
+from simpleworkflow.metrics import Tally
 from simpleworkflow.statements import Claimed, Exchanged, Finished, exchange, heartbeat_runs
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.finishing import finish_singly
@@ -76,12 +77,14 @@ class Exchanger:
         links: Sequence[Link],
         room: Room,
         board: Board | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.set_hungry: Callable[[bool], None] = lambda _: None  # where there is no notifier
         self._holder = holder
         self._worker_id = worker_id
         self._patterns = list(patterns)
         self._board = board or Board()
+        self._tally = tally
         self._question = " ".join(patterns).encode()
         self._lease_seconds = options.lease_seconds
         self._links = links
@@ -159,6 +162,7 @@ class Exchanger:
             held=claim.held,
             lanes=claim.where.lanes,
             is_look=claim.where.is_look,
+            tells_waits=self._tally is not None,
         )
         failpoints.hit("finishing", len(batch))
         try:
@@ -169,7 +173,7 @@ class Exchanger:
             self._ended = batch + self._ended
         except Exception as error:  # noqa: BLE001 - whatever the database says, the worker lives
             link.say_refused(error)
-            await finish_singly(link, self._worker_id, batch)
+            await finish_singly(link, self._worker_id, batch, self._tally)
         return None
 
     async def _lease_until(self, link: Link, answer: Exchanged, claim: Claim) -> float:
@@ -189,6 +193,9 @@ class Exchanger:
     async def _take(self, answer: Exchanged, batch: list[Finished], claim: Claim, lease_until: float) -> None:
         failpoints.hit("finished", len(batch))
         failpoints.hit("claimed", len(answer.claimed))
+        if self._tally is not None:
+            self._tally.count_finished(batch, answer.refused)
+            self._tally.count_claimed(answer.claimed)
         self._holder.accept(answer.claimed, lease_until)
         if claim.limit:
             self._plan_next_claim(answer, claim)

@@ -9,6 +9,7 @@ import psycopg
 
 from simpleworkflow.database import first_line
 from simpleworkflow.errors import InvalidInput
+from simpleworkflow.metrics import Tally
 from simpleworkflow.statements import Finished, finish_runs
 from simpleworkflow.worker.link import Link
 
@@ -17,19 +18,20 @@ __all__ = ["finish_singly"]
 logger = logging.getLogger("simpleworkflow.worker")
 
 
-async def finish_singly(link: Link, worker_id: str, batch: Sequence[Finished]) -> None:
+async def finish_singly(
+    link: Link, worker_id: str, batch: Sequence[Finished], tally: Tally | None = None
+) -> None:
     """Finish each run by itself; one whose outcome cannot be stored fails.
 
     What is refused for another reason stays leased and comes back when its lease ends: the run may have
     succeeded, and nobody shall read that it failed.
     """
     for one in batch:
-        error = await _finish(link, worker_id, one)
+        error = await _finish(link, worker_id, one, tally)
         if isinstance(error, InvalidInput | psycopg.DataError | psycopg.IntegrityError):
             reason = f"the outcome cannot be stored: {error}"
-            error = await _finish(
-                link, worker_id, Finished(one.id, one.fencing_token, "failed", error=reason)
-            )
+            failed = one._replace(status="failed", result=None, error=reason, delay_seconds=None)
+            error = await _finish(link, worker_id, failed, tally)
         if error is not None:
             reason = first_line(error)
             logger.error(
@@ -37,9 +39,11 @@ async def finish_singly(link: Link, worker_id: str, batch: Sequence[Finished]) -
             )
 
 
-async def _finish(link: Link, worker_id: str, one: Finished) -> Exception | None:
+async def _finish(link: Link, worker_id: str, one: Finished, tally: Tally | None) -> Exception | None:
     try:
-        await link.ask_until_answered(finish_runs(worker_id, [one]))
+        held = await link.ask_until_answered(finish_runs(worker_id, [one]))
+        if tally is not None:
+            tally.count_finished([one], refused=() if one.id in held else (one.id,))
     except Exception as error:  # noqa: BLE001 - the others of the batch are finished all the same
         return error
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from time import monotonic
 import psycopg
 
 from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
+from simpleworkflow.metrics import Tallies, Tally
 from simpleworkflow.notifier import say_vacant
 from simpleworkflow.resolve import Database
 from simpleworkflow.statements import expire_runs, heartbeat_runs
@@ -47,13 +49,18 @@ class Watched:
 class Heart:
     """Beats for the worker processes it watches, every third of their shortest lease.
 
-    ``is_beside``: it belongs to a program whose worker says itself when the database is away.
+    ``is_beside``: it belongs to a program whose worker says itself when the database is away.  ``tallies``: where it
+    counts what it does, if anybody asks.
     """
 
-    def __init__(self, database: Database, *, is_beside: bool = False) -> None:
+    def __init__(
+        self, database: Database, *, is_beside: bool = False, tallies: Tallies | None = None
+    ) -> None:
         self.watched: list[Watched] = []
         self._schema = database.schema
-        self._link = Link(database, Outage(is_silent=is_beside), deadline_seconds=DEADLINE_SECONDS_MAX)
+        self._tallies = tallies
+        outage = Outage(is_silent=is_beside, tally=tallies.own if tallies else None)
+        self._link = Link(database, outage, deadline_seconds=DEADLINE_SECONDS_MAX)
         self._has_beaten = False
 
     async def run(self) -> None:
@@ -77,6 +84,8 @@ class Heart:
                 while taken := await self._link.ask_until_answered(expire_runs(worker_ids)):
                     count += len(taken)  # a call takes no more than a thousand
                 await self._link.ask_until_answered(say_vacant(self._schema))
+                if count and self._tallies is not None:
+                    self._tallies.own.count_expired(count)
                 if count:
                     logger.warning("runs taken from dead workers %s: %d", " ".join(worker_ids), count)
 
@@ -111,6 +120,8 @@ class Heart:
             failpoints.hit("beating")
         states = await self._link.ask(heartbeat_runs(one.worker_id, held, seconds=lease_seconds))
         self._has_beaten = True
+        if self._tallies is not None:
+            self._tallies.beaten()
         failpoints.hit("beaten")
         if one not in self.watched:
             return  # it has ended meanwhile, and its table is closed
@@ -145,11 +156,28 @@ def _ps_says_stopped(pid: int) -> bool:
 
 
 class HeartProcess:
-    """The heart beside a worker in a user's own program; ``tend`` starts it again should it die."""
+    """The heart beside a worker in a user's own program; ``tend`` starts it again should it die.
 
-    def __init__(self, database: Database, worker_id: str, pid: int, table: SlotTable) -> None:
+    ``tally`` is where the worker counts; its metrics are served there, where no handler can hold them up, on the
+    socket ``listening``.  Both are closed with the heart.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        worker_id: str,
+        pid: int,
+        table: SlotTable,
+        *,
+        tally: Tally | None = None,
+        listening: socket.socket | None = None,
+    ) -> None:
         self._order = {"database": database_order(database), "worker_id": worker_id, "pid": pid}
         self._table = table
+        # A tally of its own too, which outlives it: what the metrics count shall not shrink.
+        self._metrics = (tally, Tally.create(), listening) if tally and listening else ()
+        self._fds = [one.fd if isinstance(one, Tally) else one.fileno() for one in self._metrics]
+        self._order["metrics_fds"] = self._fds
         self._dependent: Dependent | None = None
         self._is_failing = False
 
@@ -162,7 +190,7 @@ class HeartProcess:
             self._dependent = None  # also if another cannot be started now
             logger.warning("the heartbeat process died; starting it again")
         try:
-            self._dependent = Dependent("heart", lambda _: self._order, [self._table.fd])
+            self._dependent = Dependent("heart", lambda _: self._order, [self._table.fd], named_fds=self._fds)
             self._is_failing = False
         except OSError as error:  # no process or descriptor left
             if not self._is_failing:
@@ -179,13 +207,16 @@ class HeartProcess:
             if self._dependent.process.poll() is None:
                 self._dependent.process.kill()
                 self._dependent.process.wait(5)
+        for one in self._metrics:
+            one.close()
 
 
 async def beat_beside(lifeline: int, table_fd: int) -> None:
     """Be the heart of the program at the other end of the lifeline, until it is gone."""
-    order = read_order(lifeline)
-    heart = Heart(Database(**order["database"]), is_beside=True)
-    heart.watched.append(Watched(order["worker_id"], order["pid"], SlotTable(table_fd)))
+    order, table = read_order(lifeline), SlotTable(table_fd)
+    tallies = _serve_metrics(order["metrics_fds"], table) if order["metrics_fds"] else None
+    heart = Heart(Database(**order["database"]), is_beside=True, tallies=tallies)
+    heart.watched.append(Watched(order["worker_id"], order["pid"], table))
     beating = asyncio.create_task(heart.run())
     said_bye = await watch_lifeline(lifeline)
     beating.cancel()
@@ -194,3 +225,13 @@ async def beat_beside(lifeline: int, table_fd: int) -> None:
     if not said_bye:
         await heart.expire([order["worker_id"]])
     await heart.close()
+
+
+def _serve_metrics(fds: list[int], table: SlotTable) -> Tallies:
+    from simpleworkflow.metrics.serving import MetricsServer
+
+    tally, own, listening = fds
+    tallies = Tallies(Tally(own))
+    tallies.add(Tally(tally), table.held_count)
+    MetricsServer(socket.socket(fileno=listening), tallies)
+    return tallies

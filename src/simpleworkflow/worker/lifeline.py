@@ -49,16 +49,26 @@ STOP = b"stop\n"
 
 
 class Dependent:
-    """A process that is told what to do, and learns at once when we are gone."""
+    """A process that is told what to do, and learns at once when we are gone.
 
-    def __init__(self, role: str, order: Callable[[int], dict[str, Any]], fds: Sequence[int]) -> None:
+    It is given the descriptors ``fds`` as arguments, and ``named_fds``, which its order names.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        order: Callable[[int], dict[str, Any]],
+        fds: Sequence[int],
+        *,
+        named_fds: Sequence[int] = (),
+    ) -> None:
         reading, self._writing = os.pipe()
         # Blocked from its first moment on: it can ignore them only when it has imported what it needs.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED[role])
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "simpleworkflow.worker", role, str(reading), *map(str, fds)],
-                pass_fds=[reading, *fds],
+                pass_fds=[reading, *fds, *named_fds],
                 stdin=subprocess.DEVNULL,
             )
         except BaseException:

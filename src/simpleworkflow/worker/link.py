@@ -21,6 +21,7 @@ from simpleworkflow.database import (
     within,
 )
 from simpleworkflow.errors import DatabaseUnavailable
+from simpleworkflow.metrics import Tally
 from simpleworkflow.resolve import Database
 from simpleworkflow.session import Session
 
@@ -44,11 +45,12 @@ class Outage:
     """Says once that the database is away, and once that it is back, for all links of a process.
 
     One link that fails while others have answers is one outage too: they do not end it at every turn.
-    ``is_silent``: another process of the same program says it.
+    ``is_silent``: another process of the same program says it.  ``tally``: where it is counted.
     """
 
-    def __init__(self, *, is_silent: bool = False) -> None:
+    def __init__(self, *, is_silent: bool = False, tally: Tally | None = None) -> None:
         self._is_silent = is_silent
+        self._tally = tally
         self._is_out = False
         self._out: set[Link] = set()
 
@@ -60,7 +62,7 @@ class Outage:
     def began(self, link: Link, error: BaseException) -> None:
         """Log the first error of an outage."""
         if not self._is_out and link not in self._out:
-            self._is_out = True
+            self._set_out(True)
             if not self._is_silent:
                 logger.warning("the database is away; trying again: %s", error)
         self._out.add(link)
@@ -70,9 +72,19 @@ class Outage:
         if link in self._out:
             self._out.remove(link)
             if self._is_out:
-                self._is_out = False
+                self._set_out(False)
                 if not self._is_silent:
                     logger.warning("the database is back")
+
+    def refused(self) -> None:
+        """Count a statement that failed though the database is there."""
+        if self._tally is not None:
+            self._tally.count_error()
+
+    def _set_out(self, is_out: bool) -> None:
+        self._is_out = is_out
+        if self._tally is not None and not self._is_silent:
+            self._tally.set_away(is_out)
 
 
 def _reason(error: BaseException) -> str:
@@ -123,6 +135,7 @@ class Link:
         if not self._failures:
             logger.warning("a statement failed; trying again: %s", first_line(error))
         self._failures += 1
+        self._outage.refused()
 
     async def pause(self) -> None:
         """Wait a moment before the next try: longer after each failure, with jitter."""

@@ -21,6 +21,7 @@ from simpleworkflow.codec import describe_error
 from simpleworkflow.database import connect, cut_after, translated
 from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
 from simpleworkflow.maintenance import Board, Expiry, repeat
+from simpleworkflow.metrics import Tally
 from simpleworkflow.migrate import check_schema
 from simpleworkflow.notifier import Notifier
 from simpleworkflow.resolve import Database
@@ -78,7 +79,7 @@ class WorkerProcess:
 
     ``tend`` is called a few times a second: the heart's keeper, say; ``signalled`` at each signal, even when the
     loop is blocked.  ``is_child``: a supervisor says when to hurry; signals, however many, only begin the stop.
-    ``board``: what it shares with other children.
+    ``board``: what it shares with other children.  ``tally``: where it counts what it does, if anybody asks.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class WorkerProcess:
         signalled: Callable[[], None] = lambda: None,
         is_child: bool = False,
         board: Board | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._plan = plan
         self._database = database
@@ -103,7 +105,8 @@ class WorkerProcess:
         self.worker_id = worker_id
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
-        self._outage = outage = Outage()
+        self._tally = tally
+        self._outage = outage = Outage(tally=tally)
         deadline = max(2.0, plan.options.lease_seconds / 3)
         self._links = [Link(database, outage, deadline_seconds=deadline) for _ in range(2)]
         self._side = Link(database, outage, deadline_seconds=deadline)
@@ -120,6 +123,7 @@ class WorkerProcess:
             side=self._side,
             callers=self._callers,
             board=self._board,
+            tally=tally,
         )
 
     def stop(self) -> None:
@@ -166,6 +170,8 @@ class WorkerProcess:
         self._table.announce(
             lease_seconds=self._plan.options.lease_seconds, grace_seconds=self._plan.options.grace_seconds
         )
+        if self._tally is not None:
+            self._tally.set_capacity(self._plan.options.concurrency)
         starting = asyncio.create_task(self._prepare())
         stopped = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -193,7 +199,7 @@ class WorkerProcess:
             self._side,
             lease_seconds=self._plan.options.lease_seconds,
             board=self._board,
-            on_expired=self._engine.exchanger.wake,
+            on_expired=self._expired,
         )
         tasks = [asyncio.create_task(repeat(expiry)), asyncio.create_task(self._keep_tending())]
         if not self._database.is_pooled:
@@ -229,6 +235,11 @@ class WorkerProcess:
             logger.info("worker %s stopped", self.worker_id)
         if not working.cancelled():
             working.result()
+
+    def _expired(self, count: int) -> None:
+        if self._tally is not None:
+            self._tally.count_expired(count)
+        self._engine.exchanger.wake()
 
     async def _settle(self, working: asyncio.Task[None]) -> None:
         self._engine.stop()

@@ -13,10 +13,11 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 from enum import IntEnum
 from multiprocessing import reduction
 from typing import Any, NamedTuple
+
+from simpleworkflow.memory import unnamed_file
 
 __all__ = ["HeldSlot", "SlotTable", "Verdict"]
 
@@ -64,7 +65,7 @@ class SlotTable:
     @classmethod
     def create(cls, capacity: int) -> SlotTable:
         """Return a new, empty table."""
-        fd = _unnamed_file()
+        fd = unnamed_file("simpleworkflow-slots")
         os.ftruncate(fd, _HEADER.size + capacity * _SLOT.size)
         os.pwrite(fd, _HEADER.pack(capacity, 0, 0.0, 0.0, 0, 0, b""), 0)
         return cls(fd)
@@ -161,8 +162,15 @@ class SlotTable:
 
     def is_empty(self) -> bool:
         """Return whether nothing is held; without reading more than one word of each slot."""
+        return not any(self._sequences())
+
+    def held_count(self) -> int:
+        """Return how many runs are held now."""
+        return sum(1 for sequence in self._sequences() if sequence)
+
+    def _sequences(self) -> list[int]:
         with memoryview(self._map) as whole, whole.cast("Q") as words:
-            return not any(words[_HEADER.size // _WORD.size :: _SLOT.size // _WORD.size])
+            return words[_HEADER.size // _WORD.size :: _SLOT.size // _WORD.size].tolist()
 
     def has_timeouts(self) -> bool:
         """Return whether a run held may have a time-out."""
@@ -196,14 +204,6 @@ class SlotTable:
         """
         if _WORD.unpack_from(self._map, _offset(slot.number))[0] == slot.sequence:
             self.lengthen(slot.number, lease_until)
-
-
-def _unnamed_file() -> int:
-    # In memory where the system can: a full disk would end whoever first writes to a page with SIGBUS.
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("simpleworkflow-slots")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 def _offset(index: int) -> int:

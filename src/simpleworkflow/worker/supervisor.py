@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import sys
 from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 from simpleworkflow.maintenance import Board
+from simpleworkflow.metrics import Tallies, Tally
 from simpleworkflow.resolve import Database
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.exits import wait_for_exit
@@ -54,26 +56,47 @@ async def supervise(
     processes: int = 1,
     concurrency: int | None = None,
     log_level: str = "INFO",
+    metrics: socket.socket | None = None,
 ) -> int:
     """Run the worker ``module:name`` in ``processes`` processes until SIGTERM or SIGINT; return the exit code.
 
     0: stopped as asked.  2: the target names no worker.  4: the schema is not the one needed.  The second
     signal gives back at once what still runs.  The end of the terminal (SIGHUP) is a signal like the others,
-    unless it is ignored (nohup).
+    unless it is ignored (nohup).  ``metrics``: a socket that listens, on which the metrics of all are served.
     """
-    supervisor = Supervisor(target, database, concurrency=concurrency, log_level=log_level)
+    tallies = None if metrics is None else Tallies()
+    supervisor = Supervisor(target, database, concurrency=concurrency, log_level=log_level, tallies=tallies)
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
-    return await supervisor.run(processes)
+    if metrics is None or tallies is None:
+        return await supervisor.run(processes)
+    from simpleworkflow.metrics.serving import MetricsServer
+
+    server = MetricsServer(metrics, tallies)
+    logger.info("metrics are served at %s", server.url)
+    try:
+        return await supervisor.run(processes)
+    finally:
+        server.close()
+        tallies.close()
 
 
 class Supervisor:
-    """Looks after some child processes, each with a worker."""
+    """Looks after some child processes, each with a worker.  ``tallies``: where what they count comes together."""
 
-    def __init__(self, target: str, database: Database, *, concurrency: int | None, log_level: str) -> None:
+    def __init__(
+        self,
+        target: str,
+        database: Database,
+        *,
+        concurrency: int | None,
+        log_level: str,
+        tallies: Tallies | None = None,
+    ) -> None:
         self._database = database
-        self._heart = Heart(database)
+        self._tallies = tallies
+        self._heart = Heart(database, tallies=tallies)
         self._board = Board.create()
         self._capacity = (concurrency or CONCURRENCY_MAX_UNLESS_GIVEN) + AHEAD_MAX
         self._is_stopping = False
@@ -151,6 +174,7 @@ class Supervisor:
 
     async def _look_after(self, child: _Child) -> int:
         """Extend the child's leases until it ends, then take what it held; return its exit code."""
+        child.begin_to_count()
         self._children.append(child)
         self._heart.watched.append(child.watched)
         code = await child.wait()
@@ -165,7 +189,7 @@ class Supervisor:
     def _start_child(self, *, is_spare: bool = False) -> _Child | None:
         """Return a new child; None: the system has no process, descriptor or memory left for one."""
         try:
-            child = _Child(self._order | {"is_spare": is_spare}, self._capacity, self._board)
+            child = _Child(self._order | {"is_spare": is_spare}, self._capacity, self._board, self._tallies)
         except OSError as error:
             if not self._cannot_start:
                 logger.error("a worker process cannot be started; trying again: %s", error)
@@ -228,18 +252,21 @@ def _restart_seconds(failures: int) -> float:
 
 
 class _Child:
-    def __init__(self, order: dict[str, Any], capacity: int, board: Board) -> None:
+    def __init__(self, order: dict[str, Any], capacity: int, board: Board, tallies: Tallies | None) -> None:
         self._table = SlotTable.create(capacity)
-        self._order = order
+        self._tallies = tallies
+        self._tally = None if tallies is None else Tally.create()
+        self._order = order | {"tally_fd": self._tally and self._tally.fd}
         self._started_at = monotonic()
         self._stop_by: float | None = None
         self._is_killed = False
         self._worker_id = ""
         try:
             fds = [self._table.fd, *([board.fd] if board.fd >= 0 else [])]
-            self._dependent = Dependent("child", self._personal_order, fds)
+            named = [] if self._tally is None else [self._tally.fd]
+            self._dependent = Dependent("child", self._personal_order, fds, named_fds=named)
         except BaseException:
-            self._table.close()
+            self._close_memory()
             raise
         self.watched = Watched(self._worker_id, self._dependent.process.pid, self._table)
 
@@ -304,6 +331,15 @@ class _Child:
         self._dependent.process.kill()
         self._dependent.process.wait()
 
+    def begin_to_count(self) -> None:
+        if self._tallies is not None and self._tally is not None:
+            self._tallies.add(self._tally, self._table.held_count)
+
     def close(self) -> None:
         self._dependent.close()
+        self._close_memory()
+
+    def _close_memory(self) -> None:
+        if self._tallies is not None and self._tally is not None:
+            self._tallies.retire(self._tally)  # before the table, which it reads
         self._table.close()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from simpleworkflow.errors import WorkflowError
+from simpleworkflow.metrics import Tally
 from simpleworkflow.model import narrow_patterns
 from simpleworkflow.resolve import resolve_database
 from simpleworkflow.retry import Backoff, RetryPolicy
@@ -173,8 +175,10 @@ class Worker:
 
     # ── running it ─────────────────────────────────────────────────────────────────────────────────
 
-    def run(self) -> None:
+    def run(self, *, metrics_port: int | None = None, metrics_host: str = "127.0.0.1") -> None:
         """Work until SIGTERM or SIGINT, or until ``stop`` is called; a small process beside extends leases.
+
+        With ``metrics_port`` that process also serves ``/metrics`` for Prometheus there (extra ``metrics``).
 
         This is a program's last call.  A database URL or schema that cannot be used ends the program with one
         line and the error's exit code; ``run_async`` raises instead.
@@ -186,21 +190,23 @@ class Worker:
         leaving.daemon = True
         deadline = Deadline(grace_seconds=self._options.grace_seconds, stop_seconds=STOP_SECONDS)
         try:
-            asyncio.run(self._run_and_leave(leaving, deadline))
+            asyncio.run(self._run_and_leave(leaving, deadline, _listening(metrics_host, metrics_port)))
         except WorkflowError as error:
             print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a program's own last word
             raise SystemExit(error.exit_code) from None
         finally:
             leaving.cancel()
 
-    async def _run_and_leave(self, leaving: threading.Timer, deadline: Deadline) -> None:
+    async def _run_and_leave(
+        self, leaving: threading.Timer, deadline: Deadline, listening: socket.socket | None
+    ) -> None:
         try:
-            await self._run(deadline.signalled)
+            await self._run(deadline.signalled, listening)
         finally:
             deadline.close()
             leaving.start()
 
-    async def run_async(self) -> None:
+    async def run_async(self, *, metrics_port: int | None = None, metrics_host: str = "127.0.0.1") -> None:
         """Do what ``run`` does, in a loop that is already running.
 
         While it works, SIGTERM, SIGINT and SIGHUP stop it; handlers that the program has set itself are called too,
@@ -210,15 +216,18 @@ class Worker:
             ValueError: there is no handler, or ``patterns`` leave none of them.
             WorkflowError: the database's URL or schema cannot be used.
         """
-        await self._run(lambda: None)
+        await self._run(lambda: None, _listening(metrics_host, metrics_port))
 
-    async def _run(self, signalled: Callable[[], None]) -> None:
+    async def _run(self, signalled: Callable[[], None], listening: socket.socket | None) -> None:
         database = resolve_database(self._database_url)
         plan, worker_id = self.plan(), new_worker_id()
         table = SlotTable.create(plan.options.concurrency + AHEAD_MAX)
-        heart = HeartProcess(database, worker_id, os.getpid(), table)
+        tally = Tally.create() if listening else None
+        heart = HeartProcess(database, worker_id, os.getpid(), table, tally=tally, listening=listening)
         heart.tend()
-        self._process = WorkerProcess(plan, database, table, worker_id, tend=heart.tend, signalled=signalled)
+        self._process = WorkerProcess(
+            plan, database, table, worker_id, tend=heart.tend, signalled=signalled, tally=tally
+        )
         try:
             await self._process.run()
         finally:
@@ -256,6 +265,14 @@ class Worker:
             on_startup=self._on_startup,
             on_shutdown=self._on_shutdown,
         )
+
+
+def _listening(host: str, port: int | None) -> socket.socket | None:
+    if port is None:
+        return None
+    from simpleworkflow.metrics.serving import listen
+
+    return listen(host, port)
 
 
 def _leave() -> None:

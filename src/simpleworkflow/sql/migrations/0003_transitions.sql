@@ -403,7 +403,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $fn$
 $fn$;
 
 -- Lease up to p_limit due runs to p_worker, which holds p_held already.  Rows without an id are notes: next_due_at,
--- when nothing is due.
+-- when nothing is due.  Of a run next_due_at tells since when it has been due.
 --
 -- A suspect is given only to a worker that holds nothing, and by itself: it shall execute nothing beside it.  Where
 -- all are busy, one claim in twenty brings nothing but is_suspect (id null): hold nothing, then claim again.  By
@@ -503,8 +503,8 @@ begin
     returning run.id, run.type, run.payload, run.attempt, run.max_attempts, run.fencing_token,
               run.created_at, run.is_suspect, run.priority, run.run_at)
   select claimed.id, claimed.type::text, claimed.payload, claimed.attempt, claimed.max_attempts,
-         claimed.fencing_token, claimed.created_at, claimed.is_suspect, null::timestamptz, null::text,
-         null::double precision
+         claimed.fencing_token, claimed.created_at, claimed.is_suspect,
+         greatest(claimed.run_at, claimed.created_at), null::text, null::double precision
     from claimed
    order by claimed.priority, claimed.run_at, claimed.id;
   perform set_config('workflow.transition', '', true);
