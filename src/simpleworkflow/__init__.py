@@ -19,7 +19,16 @@ if TYPE_CHECKING:
         WaitTimeout,
         WorkflowError,
     )
-    from simpleworkflow.model import NewRun, Policy, PrunableCount, Run, RunEvent, RunPage
+    from simpleworkflow.model import (
+        NewRun,
+        Policy,
+        PrunableCount,
+        Run,
+        RunEvent,
+        RunPage,
+        Stats,
+        TypeSummary,
+    )
     from simpleworkflow.retry import RetryPolicy, exponential
     from simpleworkflow.worker import AsyncWorkflowRun, Worker, WorkflowExecutor, WorkflowRun
 
@@ -44,6 +53,8 @@ __all__ = [
     "RunNotSucceeded",
     "RunPage",
     "SchemaMismatch",
+    "Stats",
+    "TypeSummary",
     "WaitTimeout",
     "Worker",
     "WorkflowError",

@@ -15,15 +15,21 @@ from simpleworkflow.errors import InvalidInput
 
 __all__ = [
     "ENDED",
+    "RATES",
     "STATUSES",
     "NewRun",
+    "Pause",
+    "Percentiles",
     "Policy",
     "PrunableCount",
     "Run",
     "RunEvent",
     "RunPage",
+    "Stats",
+    "StatsPoint",
     "Status",
     "Submitted",
+    "TypeSummary",
     "matches",
     "narrow_patterns",
 ]
@@ -45,6 +51,8 @@ LEASE_SECONDS_MAX = 365 * 24 * 3600  # what one heartbeat may ask for
 
 Status = Literal["pending", "leased", "waiting", "succeeded", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = ("pending", "leased", "waiting", "succeeded", "failed", "cancelled")
+# What happens to runs, as far as its rate is known.
+RATES = ("submitted", "claimed", "succeeded", "failed", "retried", "cancelled", "expired")
 ENDED: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -129,6 +137,87 @@ class Policy:
     keeps_succeeded: bool
     applies_from: datetime
     set_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A pattern that is not claimed: since when, who paused it, in whose name (of a key of the server), and why.
+
+    ``paused_by`` is None where the registry was changed with the triggers switched off.
+    """
+
+    pattern: str
+    reason: str | None
+    paused_at: datetime
+    paused_by: str | None
+    paused_for: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Half, 95 and 99 of a hundred took so many seconds or less, of ``count`` runs that were looked at."""
+
+    p50: float
+    p95: float
+    p99: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatsPoint:
+    """How many runs were submitted, claimed ... in the step that began at ``at``; the last step is not over yet."""
+
+    at: datetime
+    submitted: int
+    claimed: int
+    succeeded: int
+    failed: int
+    retried: int
+    cancelled: int
+    expired: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What there is, what is due, and what happened lately, of all types together, as it was ``at`` that time.
+
+    ``runs`` has every status, hidden runs not counted: what ``select count(*)`` would say.  ``rates`` are those of
+    ``RATES``, per second over the window; ``series`` the same as numbers of runs, in steps of ``step_seconds``.
+    ``oldest_due_seconds`` is None when nothing due waits.  ``due`` is how many runs are due, None where that is not
+    known without looking at many; ``due_is_exact`` tells the same.
+    """
+
+    at: datetime
+    runs: Mapping[str, int]
+    rates: Mapping[str, float]
+    oldest_due_seconds: float | None
+    due: int | None
+    due_is_exact: bool
+    step_seconds: int
+    series: Sequence[StatsPoint]
+
+
+@dataclass(frozen=True, slots=True)
+class TypeSummary:
+    """What there is of one type, how it goes, and who handles it.
+
+    ``runs`` has every status, ``rates`` are per second over the window.  ``handled_by`` is the type or prefix that a
+    worker has registered for it, in ``runtime`` (None: no worker ever has); ``disabled_by`` the pattern that is paused.
+    ``wait`` is from when a run was due to its claim, of those claimed once; ``run`` from the last claim to the end:
+    both of 500 runs that ended in the window, of all types (None: none of this type is among them).
+    """
+
+    type: str
+    runs: Mapping[str, int]
+    rates: Mapping[str, float]
+    oldest_due_seconds: float | None
+    is_enabled: bool
+    disabled_by: str | None
+    handled_by: str | None
+    runtime: str | None
+    description: str | None
+    wait: Percentiles | None
+    run: Percentiles | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,9 @@ COMMANDS = {
     "type policy no.such.type": ["operator"],
     "type policy no.such.type --default": ["operator"],
     "type policies": ["reader", "operator"],
+    "type list": ["reader", "operator"],
+    "type pause no.such.type": ["operator"],
+    "type resume no.such.type": ["operator"],
     "verify": ["operator"],
     "migrate --check": ["producer", "worker", "operator", "reader"],
 }

@@ -33,6 +33,13 @@ INNER = {
         "replace_policy",
         "is_deleted_on_success",
         "delete_succeeded",
+        "unfolded",
+        "is_behind",
+        "forget_rates",
+        "rates_since",
+        "check_window",
+        "look_into_lanes",
+        "sample_ended",
     ),
     "default_backoff_seconds",
 }

@@ -88,9 +88,29 @@ select array_agg(proname::text order by proname) from pg_proc
    and prosecdef and has_function_privilege(%s, oid, 'execute')
 """
 _OF_DEFINERS = [
-    *("cancel", "claim", "count_prunable", "drop_policy", "exchange", "expire", "finish", "heartbeat"),
-    *("next_lease_until", "progress", "prune", "register_types", "release", "reopen", "set_policy", "submit"),
-    "submit_many",
+    *(
+        "cancel",
+        "claim",
+        "count_prunable",
+        "drop_policy",
+        "exchange",
+        "expire",
+        "finish",
+        "fold",
+        "heartbeat",
+    ),
+    *(
+        "next_lease_until",
+        "pause",
+        "progress",
+        "prune",
+        "recount",
+        "register_types",
+        "release",
+        "reopen",
+        "resume",
+    ),
+    *("set_policy", "submit", "submit_many"),
 ]
 
 

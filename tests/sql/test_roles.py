@@ -49,6 +49,7 @@ def runs(module_db: Database) -> dict[str, str]:
 
 PRODUCES = ("producer", "application")
 WORKS = ("worker", "application")
+FOLDS = ("worker", "reader", "operator", "application")
 OPERATES = ("operator", "application")
 READS = ("reader", "operator", "application")
 SEES_IDS = ("producer", *READS)
@@ -201,6 +202,19 @@ STATEMENTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "change policies": ("update workflow_policy set keeps_events = false", NOBODY, None),
     "delete policies": ("delete from workflow_policy", NOBODY, None),
     "truncate policies": ("truncate workflow_policy", NOBODY, None),
+    "write a count": ("insert into workflow_count values ('a.v1', 'pending', 1)", NOBODY, None),
+    "change counts": ("update workflow_count set runs = 0", NOBODY, None),
+    "write a delta": (
+        "insert into workflow_delta (runs, type, to_status) values (1, 'a.v1', 'pending')",
+        NOBODY,
+        None,
+    ),
+    "delete deltas": ("delete from workflow_delta", NOBODY, None),
+    "change the fold": ("update workflow_fold set from_xid = '1'", NOBODY, None),
+    "change rates": ("update workflow_rate set claimed = 0", NOBODY, None),
+    "write a pause": ("insert into workflow_pause (pattern) values ('%')", NOBODY, None),
+    "change pauses": ("update workflow_pause set reason = null", NOBODY, None),
+    "lock deltas": ("lock table workflow_delta in share mode", NOBODY, None),
     "write an event": (
         "insert into workflow_event (workflow_id, event_type) values ('<leased>', 'succeeded')",
         NOBODY,
@@ -311,6 +325,16 @@ STATEMENTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "list_events": ("select * from list_events('<failed>')", READS, None),
     "ended_runs": ("select * from ended_runs('{<failed>}')", READS, None),
     "verify": ("select * from verify()", OPERATES, None),
+    "counts": ("select * from counts()", READS, None),
+    "stats": ("select * from stats()", READS, None),
+    "types": ("select * from types()", READS, None),
+    "list_pauses": ("select * from list_pauses()", READS, None),
+    "fold": ("select fold()", FOLDS, None),
+    "pause": ("select pause('b.%')", OPERATES, None),
+    "resume": ("select resume('b.%')", OPERATES, None),
+    "recount": ("select recount()", OPERATES, None),
+    "forget_rates": ("select forget_rates(now(), now())", NOBODY, None),
+    "miscounts": ("select * from miscounts()", READS, None),
 }
 
 

@@ -9,12 +9,20 @@ from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from simpleworkflow.client import verbs
+from simpleworkflow.client import overseeing, verbs
 from simpleworkflow.client.foreign import in_one_transaction, run_foreign_async
+from simpleworkflow.client.oversight import AsyncOversight
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import AsyncRunner
 from simpleworkflow.client.waiting import TOO_SHORT_SECONDS, AsyncWaiting, check_timeout
-from simpleworkflow.model import NewRun, Policy, PrunableCount, Run, RunEvent, RunPage
+from simpleworkflow.model import (
+    NewRun,
+    Policy,
+    PrunableCount,
+    Run,
+    RunEvent,
+    RunPage,
+)
 from simpleworkflow.statements import submit_runs
 
 __all__ = ["AsyncClient", "AsyncRunHandle"]
@@ -51,7 +59,7 @@ class AsyncRunHandle:
         return await self._client.events(self.id)
 
 
-class AsyncClient:
+class AsyncClient(AsyncOversight):
     """Submit, read, await and steer runs from tasks: ``Client``, with ``await`` before each verb.
 
     Options, errors and limits are those of ``Client``.  The connections belong to the running loop; in another
@@ -162,15 +170,15 @@ class AsyncClient:
         self, pattern: str, *, keeps_events: bool = True, keeps_succeeded: bool = True
     ) -> bool:
         """Say what types keep; return whether that changed anything; see ``Client.set_policy``."""
-        return await self._follow(verbs.set_policy(pattern, keeps_events, keeps_succeeded))
+        return await self._follow(overseeing.set_policy(pattern, keeps_events, keeps_succeeded))
 
     async def drop_policy(self, pattern: str) -> bool:
         """Let ``pattern`` have no policy of its own; return whether it had one; see ``Client.drop_policy``."""
-        return await self._follow(verbs.drop_policy(pattern))
+        return await self._follow(overseeing.drop_policy(pattern))
 
     async def policies(self) -> builtins.list[Policy]:
         """Return the policies that apply now, the least specific first."""
-        return await self._follow(verbs.policies())
+        return await self._follow(overseeing.policies())
 
     async def list(
         self,

@@ -9,12 +9,20 @@ from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from simpleworkflow.client import verbs
+from simpleworkflow.client import overseeing, verbs
 from simpleworkflow.client.foreign import in_one_transaction, run_foreign
+from simpleworkflow.client.oversight import Oversight
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import Runner
 from simpleworkflow.client.waiting import TOO_SHORT_SECONDS, Waiting, check_timeout
-from simpleworkflow.model import NewRun, Policy, PrunableCount, Run, RunEvent, RunPage
+from simpleworkflow.model import (
+    NewRun,
+    Policy,
+    PrunableCount,
+    Run,
+    RunEvent,
+    RunPage,
+)
 from simpleworkflow.statements import submit_runs
 
 __all__ = ["Client", "RunHandle"]
@@ -57,7 +65,7 @@ class RunHandle:
         return self._client.events(self.id)
 
 
-class Client:
+class Client(Oversight):
     """Submit, read, await and steer runs, from any number of threads.
 
     Without ``database_url`` the database is the one of ``DATABASE_URL``, else of ``PG*``, else the embedded
@@ -249,7 +257,7 @@ class Client:
             InvalidInput: ``pattern`` is neither a type nor a prefix that ends in ``%``.
             WorkflowError: somebody has written runs in a transaction that is still open; try again.
         """
-        return self._follow(verbs.set_policy(pattern, keeps_events, keeps_succeeded))
+        return self._follow(overseeing.set_policy(pattern, keeps_events, keeps_succeeded))
 
     def drop_policy(self, pattern: str) -> bool:
         """Let ``pattern`` have no policy of its own any more; return whether it had one.
@@ -259,11 +267,11 @@ class Client:
         Raises:
             InvalidInput, WorkflowError: as for ``set_policy``.
         """
-        return self._follow(verbs.drop_policy(pattern))
+        return self._follow(overseeing.drop_policy(pattern))
 
     def policies(self) -> builtins.list[Policy]:
         """Return the policies that apply now, the least specific first."""
-        return self._follow(verbs.policies())
+        return self._follow(overseeing.policies())
 
     def list(
         self,

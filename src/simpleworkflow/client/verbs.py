@@ -31,7 +31,6 @@ from simpleworkflow.model import (
     STATUSES,
     TYPE_CHARACTERS_MAX,
     NewRun,
-    Policy,
     PrunableCount,
     Run,
     RunEvent,
@@ -50,11 +49,12 @@ __all__ = [
     "Plan",
     "RunsToSubmit",
     "Statuses",
+    "as_pattern",
+    "as_reason",
     "as_run_id",
     "cancel",
     "check_schema",
     "count_prunable",
-    "drop_policy",
     "events",
     "follow",
     "follow_async",
@@ -62,11 +62,9 @@ __all__ = [
     "get_ended",
     "list_page",
     "new_runs",
-    "policies",
     "prune",
     "reopen",
     "result_of",
-    "set_policy",
     "submit",
 ]
 
@@ -241,7 +239,7 @@ def result_of(run: Run) -> Any:
 def cancel(run_id: UUID | str, reason: str | None) -> Plan[bool]:
     """Cancel a run; say whether this changed it."""
     run_id = as_run_id(run_id)
-    changed: dict[UUID, bool] = yield statements.cancel_runs([run_id], _reason(reason))
+    changed: dict[UUID, bool] = yield statements.cancel_runs([run_id], as_reason(reason))
     return _changed(changed, run_id)
 
 
@@ -249,7 +247,7 @@ def reopen(run_id: UUID | str, attempts: int, reason: str | None) -> Plan[bool]:
     """Give a run that failed or was cancelled a new budget; say whether this changed it."""
     run_id = as_run_id(run_id)
     check_integer("attempts", attempts, 1, ATTEMPTS_MAX)
-    changed: dict[UUID, bool] = yield statements.reopen_runs([run_id], attempts, _reason(reason))
+    changed: dict[UUID, bool] = yield statements.reopen_runs([run_id], attempts, as_reason(reason))
     return _changed(changed, run_id)
 
 
@@ -308,33 +306,12 @@ def count_prunable(
             return PrunableCount(runs, is_exact=reached_at is None)
 
 
-# ── policies ───────────────────────────────────────────────────────────────────────────────────────
+def as_reason(reason: object) -> str | None:
+    """Return a reason, cut to what is kept.
 
-
-def set_policy(pattern: str, keeps_events: bool, keeps_succeeded: bool) -> Plan[bool]:
-    """Say what a pattern keeps; say whether that changed anything."""
-    for name, value in (("keeps_events", keeps_events), ("keeps_succeeded", keeps_succeeded)):
-        if not isinstance(value, bool):
-            raise InvalidInput(f"{name}: expected True or False, got {shown(value)}")
-    changed: bool = yield statements.set_policy(
-        _as_pattern(pattern), keeps_events=keeps_events, keeps_succeeded=keeps_succeeded
-    )
-    return changed
-
-
-def drop_policy(pattern: str) -> Plan[bool]:
-    """Let a pattern have no policy of its own; say whether it had one."""
-    changed: bool = yield statements.drop_policy(_as_pattern(pattern))
-    return changed
-
-
-def policies() -> Plan[list[Policy]]:
-    """Read the policies that apply."""
-    found: list[Policy] = yield statements.list_policies()
-    return found
-
-
-def _reason(reason: object) -> str | None:
+    Raises:
+        InvalidInput: it is no text.
+    """
     if reason is None:
         return None
     if not isinstance(reason, str):
@@ -374,10 +351,15 @@ def check_schema(schema: str) -> Plan[None]:
 def _patterns(pattern: Patterns | None) -> list[str] | None:
     if pattern is None:
         return None
-    return [_as_pattern(one) for one in ([pattern] if isinstance(pattern, str) else pattern)]
+    return [as_pattern(one) for one in ([pattern] if isinstance(pattern, str) else pattern)]
 
 
-def _as_pattern(value: object) -> str:
+def as_pattern(value: object) -> str:
+    """Return the pattern that ``value`` is.
+
+    Raises:
+        InvalidInput: it is neither a type nor a prefix that ends in ``%``.
+    """
     if not isinstance(value, str) or len(value) > TYPE_CHARACTERS_MAX or _PATTERN.fullmatch(value) is None:
         raise InvalidInput(f"pattern: expected a type, or a prefix that ends in %, got {shown(value)}")
     return value

@@ -20,6 +20,10 @@ _READING = {
     "list_events": "reader",
     "ended_runs": "reader",
     "list_policies": "reader",
+    "list_pauses": "reader",
+    "counts": "reader",
+    "stats": "reader",
+    "types": "reader",
     "verify": "operator",
 }
 _FILE_NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")

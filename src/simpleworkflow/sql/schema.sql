@@ -50,10 +50,45 @@ begin
   select run.id, 'created', jsonb_build_object('by', session_user)
     from new_runs as run
    where run.keeps_events;
-  v_types := array(select distinct run.type from new_runs as run limit 17);
+  -- What is counted (0008) tells the types too: a trigger of its own cost twice as much.
+  with counted as (
+    insert into workflow.workflow_delta (runs, type, to_status, event_type)
+    select count(*), run.type, run.status, 'created'
+      from new_runs as run
+     where run.deleted_at is null
+     group by run.type, run.status
+    returning type)
+  select array_agg(counted.type) into v_types from (select counted.type from counted limit 17) as counted;
   if cardinality(v_types) > 0 then   -- also where no event was written
     perform workflow.wake(v_types);
   end if;
+  return null;
+end
+$$;
+
+CREATE FUNCTION workflow.audit_pause() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_transition text := coalesce(current_setting('workflow.transition', true), '');
+  v_was_paused boolean := tg_op <> 'INSERT' and not old.is_enabled;
+  v_is_paused boolean := tg_op <> 'DELETE' and not new.is_enabled;
+  v_is_other boolean := tg_op = 'UPDATE' and new.workflow_name <> old.workflow_name;
+begin
+  perform set_config('workflow.transition', 'policy', true);
+  if v_was_paused and (not v_is_paused or v_is_other) then
+    update workflow.workflow_pause as pause
+       set resumed_at = clock_timestamp(), resumed_by = session_user,
+           resumed_for = nullif(left(current_setting('workflow.on_behalf_of', true), 200), '')
+     where pause.pattern = old.workflow_name and pause.resumed_at is null;
+    perform workflow.wake(array[case when old.workflow_name like '%\%' then '%' else old.workflow_name end]);
+  end if;
+  if v_is_paused and (not v_was_paused or v_is_other) then
+    insert into workflow.workflow_pause (pattern, reason)
+    values (new.workflow_name, case when v_transition = 'pause' then nullif(current_setting('workflow.detail'), '') end);
+  end if;
+  perform set_config('workflow.transition', v_transition, true);
   return null;
 end
 $$;
@@ -160,6 +195,19 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.check_window(p_window_seconds double precision) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if (p_window_seconds between 10 and 2592000) is not true then
+    raise exception using errcode = 'WF002',
+      message = format('window_seconds: expected 10 to 2592000, which is 30 days, got %s',
+                       coalesce(p_window_seconds::text, 'null'));
+  end if;
+end
+$$;
+
 CREATE FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer DEFAULT 1, p_lease_seconds double precision DEFAULT 30, p_held integer DEFAULT 0, p_lanes text DEFAULT NULL::text, p_look boolean DEFAULT true) RETURNS TABLE(id uuid, type text, payload jsonb, attempt integer, max_attempts integer, fencing_token bigint, created_at timestamp with time zone, is_suspect boolean, next_due_at timestamp with time zone, lanes text, look_seconds double precision)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -254,6 +302,40 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.count_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  insert into workflow.workflow_delta (runs, type, to_status, event_type)
+  select sum(changed.runs) filter (where changed.is_shown), changed.type, changed.status,
+         case when changed.status = 'cancelled' and sum(changed.runs) > 0 then 'cancelled' end
+    from (select run.type, run.status, run.deleted_at is null as is_shown, count(*) as runs
+            from new_runs as run group by 1, 2, 3
+          union all
+          select run.type, run.status, run.deleted_at is null, - count(*)
+            from old_runs as run group by 1, 2, 3) as changed
+   group by changed.type, changed.status
+  having sum(changed.runs) filter (where changed.is_shown) <> 0;
+  return null;
+end
+$$;
+
+CREATE FUNCTION workflow.count_deletion() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  insert into workflow.workflow_delta (runs, type, from_status, event_type)
+  select count(*), run.type, run.status,
+         case when current_setting('workflow.transition', true) = 'finish' then 'succeeded' end
+    from old_runs as run
+   where run.deleted_at is null
+   group by run.type, run.status;
+  return null;
+end
+$$;
+
 CREATE FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone, p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_from timestamp with time zone DEFAULT '-infinity'::timestamp with time zone, p_looks integer DEFAULT NULL::integer, OUT runs bigint, OUT reached_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -309,6 +391,42 @@ begin
   select counted.runs into runs
     from workflow.count_prunable(coalesce(reached_at, p_ended_before), p_patterns, p_statuses, v_last) as counted;
 end
+$$;
+
+CREATE FUNCTION workflow.count_transition() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_transition text := current_setting('workflow.transition');
+begin
+  insert into workflow.workflow_delta (runs, type, from_status, to_status, event_type)
+  select count(*), run.type, case v_transition when 'claim' then 'pending' else 'leased' end, run.status,
+         case v_transition when 'claim' then 'leased'
+                           when 'expire' then 'expired'
+                           when 'release' then 'released'
+                           else case run.status when 'pending' then 'retried' else run.status end end
+    from new_runs as run
+   where run.deleted_at is null
+   group by run.type, run.status;
+  return null;
+end
+$$;
+
+CREATE FUNCTION workflow.counts() RETURNS TABLE(type text, status text, runs bigint)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select counted.type, counted.status, sum(counted.runs)::bigint
+    from (select known.type, known.status, known.runs from workflow.workflow_count as known
+          union all
+          select moved.type, moved.status, moved.runs
+            from workflow.unfolded() as delta
+           cross join lateral (values (delta.type, delta.to_status, delta.runs),
+                                      (delta.type, delta.from_status, - delta.runs)) as moved (type, status, runs)
+           where moved.status is not null) as counted
+   group by counted.type, counted.status
+  having sum(counted.runs) <> 0
 $$;
 
 CREATE FUNCTION workflow.default_backoff_seconds(p_attempt integer) RETURNS double precision
@@ -717,6 +835,140 @@ CREATE FUNCTION workflow.fits(p_value jsonb, p_bytes_max integer) RETURNS boolea
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (pg_column_size(p_value) <= 800) THEN (octet_length((p_value)::text) <= p_bytes_max) WHEN workflow.nests_beyond_limit(p_value) THEN false WHEN ((pg_column_size(p_value) > 2000) AND workflow.prints_beyond_limit(p_value)) THEN false ELSE (octet_length((p_value)::text) <= p_bytes_max) END;
 
+CREATE FUNCTION workflow.fold(p_limit integer DEFAULT 20000, p_pause_seconds double precision DEFAULT 0) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_fold workflow.workflow_fold;
+  v_snapshot pg_snapshot;
+  v_last xid8;
+  v_folded int;
+  v_is_partial boolean;
+  v_from xid8;
+  v_going_on xid8[];
+begin
+  -- A row lock costs a transaction id and a flush: not where there is nothing to do.
+  if v_now < (select fold.folded_at from workflow.workflow_fold as fold) + make_interval(secs => p_pause_seconds) then
+    return null;
+  elsif not exists (select from workflow.unfolded()) then
+    return 0;
+  end if;
+  select fold.is_only, fold.from_xid, fold.open_xids, fold.folded_at, fold.forgotten_at into
+         v_fold.is_only, v_fold.from_xid, v_fold.open_xids, v_fold.folded_at, v_fold.forgotten_at
+    from workflow.workflow_fold as fold
+     for update skip locked;
+  if not found then
+    return null;
+  end if;
+  if v_fold.from_xid > pg_snapshot_xmax(pg_current_snapshot()) then   -- see unfolded
+    v_fold.from_xid := '0';
+    v_fold.open_xids := '{}';
+  end if;
+
+  -- One statement, and so one snapshot: what is summed is deleted, and what the snapshot does not show is left.
+  with unfolded as materialized (
+    select delta.place, delta.xid
+      from ((select delta.ctid as place, delta.xid
+               from workflow.workflow_delta as delta
+              where delta.xid = any (v_fold.open_xids) and delta.xid < v_fold.from_xid
+              order by delta.xid
+              limit p_limit)
+            union all
+            (select delta.ctid, delta.xid
+               from workflow.workflow_delta as delta
+              where delta.xid >= v_fold.from_xid
+              order by delta.xid
+              limit p_limit)) as delta
+     order by delta.xid
+     limit p_limit),
+  folded as (
+    delete from workflow.workflow_delta as delta
+     where delta.ctid = any (array(select unfolded.place from unfolded))
+    returning delta.runs, delta.type, delta.from_status, delta.to_status, delta.event_type, delta.created_at),
+  counted as (
+    insert into workflow.workflow_count as known (type, status, runs)
+    select moved.type, moved.status, sum(moved.runs)
+      from (select folded.type, folded.to_status as status, folded.runs from folded where folded.to_status is not null
+            union all
+            select folded.type, folded.from_status, - folded.runs from folded where folded.from_status is not null) as moved
+     group by moved.type, moved.status
+    having sum(moved.runs) <> 0
+    on conflict (type, status) do update set runs = known.runs + excluded.runs),
+  happened as (
+    select folded.type, date_bin('10 seconds', folded.created_at, 'epoch') as at,
+           coalesce(sum(folded.runs) filter (where folded.event_type = 'created'), 0) as submitted,
+           coalesce(sum(folded.runs) filter (where folded.event_type = 'leased'), 0) as claimed,
+           coalesce(sum(folded.runs) filter (where folded.event_type = 'succeeded'), 0) as succeeded,
+           coalesce(sum(folded.runs) filter (where folded.event_type in ('failed', 'expired')
+                                                   and folded.to_status = 'failed'), 0) as failed,
+           coalesce(sum(folded.runs) filter (where folded.event_type = 'retried'), 0) as retried,
+           coalesce(sum(folded.runs) filter (where folded.event_type = 'cancelled'), 0) as cancelled,
+           coalesce(sum(folded.runs) filter (where folded.event_type = 'expired'), 0) as expired
+      from folded
+     where folded.event_type is not null
+     group by folded.type, date_bin('10 seconds', folded.created_at, 'epoch')),
+  rated as (
+    insert into workflow.workflow_rate as known
+           (step_seconds, at, type, submitted, claimed, succeeded, failed, retried, cancelled, expired)
+    select step.seconds, date_bin(make_interval(secs => step.seconds), happened.at, 'epoch'), named.type,
+           sum(happened.submitted), sum(happened.claimed), sum(happened.succeeded), sum(happened.failed),
+           sum(happened.retried), sum(happened.cancelled), sum(happened.expired)
+      from happened
+     cross join (values (10, interval '1 hour'), (60, '1 day'), (3600, '30 days')) as step (seconds, kept)
+     cross join lateral (values (happened.type), ('')) as named (type)
+     where happened.at > v_now - step.kept
+     group by 1, 2, 3
+    on conflict (step_seconds, at, type) do update
+       set submitted = known.submitted + excluded.submitted, claimed = known.claimed + excluded.claimed,
+           succeeded = known.succeeded + excluded.succeeded, failed = known.failed + excluded.failed,
+           retried = known.retried + excluded.retried, cancelled = known.cancelled + excluded.cancelled,
+           expired = known.expired + excluded.expired)
+  select (select count(*) from folded),
+         (select unfolded.xid from unfolded order by unfolded.xid desc limit 1),
+         pg_current_snapshot()
+    into v_folded, v_last, v_snapshot;
+
+  -- All before v_from is folded but what is left by these: transactions that go on, this one too, and, where the limit
+  -- fell among those that were open at the last fold, the rest of them.
+  v_is_partial := v_folded = p_limit;
+  v_from := case when v_is_partial then greatest(v_fold.from_xid, v_last) else pg_snapshot_xmax(v_snapshot) end;
+  v_going_on := array(select pg_snapshot_xip(v_snapshot)) || pg_current_xact_id();
+  update workflow.workflow_fold as fold
+     set from_xid = v_from, folded_at = v_now,
+         open_xids = array(select distinct left_by.xid
+                             from unnest(v_going_on || case when v_is_partial then v_fold.open_xids end) as left_by (xid)
+                            where left_by.xid < v_from
+                              and (left_by.xid = any (v_going_on) or left_by.xid >= v_last));
+  if v_now > v_fold.forgotten_at + interval '1 minute' then
+    perform workflow.forget_rates(v_fold.forgotten_at, v_now);
+  end if;
+  return v_folded;
+end
+$$;
+
+CREATE FUNCTION workflow.forget_rates(p_forgotten_at timestamp with time zone, p_now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+begin
+  delete from workflow.workflow_rate as rate
+   using (values (10, interval '1 hour'), (60, '1 day'), (3600, '30 days')) as step (seconds, kept)
+   where rate.step_seconds = step.seconds
+     and rate.at >= p_forgotten_at - step.kept - interval '1 hour'
+     and rate.at < p_now - step.kept - interval '1 hour';
+  delete from workflow.workflow_count as known where known.runs = 0;
+  update workflow.workflow_fold as fold set forgotten_at = p_now;
+end
+$$;
+
 CREATE FUNCTION workflow.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     RETURN uuidv7();
@@ -780,6 +1032,7 @@ begin
     message = format('%s: %s is refused; history is only added to, by the changes it records', tg_table_name, tg_op),
     hint = case when tg_table_name = 'workflow_run' then 'set deleted_at to hide a run that nobody executes'
                 when tg_table_name = 'workflow_policy' then 'use set_policy or drop_policy'
+                when tg_table_name = 'workflow_pause' then 'use pause or resume'
                 else 'workflow_event is written by the triggers and functions of this schema' end;
 end
 $$;
@@ -938,6 +1191,23 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.is_behind(p_rows integer DEFAULT 50000) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+begin
+  return p_rows < (
+    select count(*)
+      from (select
+              from workflow.workflow_delta as delta
+             where delta.xid >= (select fold.from_xid from workflow.workflow_fold as fold)
+             limit p_rows + 1) as unfolded);
+end
+$$;
+
 CREATE FUNCTION workflow.is_deleted_on_success(p_type text) RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1003,6 +1273,17 @@ begin
       from workflow.get_runs(v_ids) as one
      order by array_position(v_ids, one.id);
 end
+$$;
+
+CREATE FUNCTION workflow.list_pauses() RETURNS TABLE(pattern text, reason text, paused_at timestamp with time zone, paused_by text, paused_for text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select known.workflow_name::text, pause.reason, coalesce(pause.paused_at, known.updated_at), pause.paused_by, pause.paused_for
+    from workflow.workflow_registry as known
+    left join workflow.workflow_pause as pause on pause.pattern = known.workflow_name and pause.resumed_at is null
+   where not known.is_enabled
+   order by known.workflow_name
 $$;
 
 CREATE FUNCTION workflow.list_policies() RETURNS TABLE(pattern text, keeps_events boolean, keeps_succeeded boolean, applies_from timestamp with time zone, set_by text)
@@ -1241,12 +1522,127 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.look_into_lanes(p_lanes integer DEFAULT 1000, p_looks integer DEFAULT 5000, p_seconds double precision DEFAULT 0.02) RETURNS TABLE(type text, priority integer, oldest_due_at timestamp with time zone, due bigint, later bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_type text collate "C" := '';
+  v_priority int := 0;
+  v_run_at timestamptz;
+  v_due_left int := p_looks;
+  v_later_left int := p_looks;
+  v_lanes int := 0;
+begin
+  loop
+    select run.type, run.priority, run.run_at into v_type, v_priority, v_run_at
+      from workflow.workflow_run as run
+     where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+       and (run.type, run.priority) > (v_type, v_priority)
+     order by run.type, run.priority, run.run_at
+     limit 1;
+    exit when not found;
+    v_lanes := v_lanes + 1;
+    if v_lanes > p_lanes or clock_timestamp() > v_now + make_interval(secs => p_seconds) then
+      return query select null::text, null::int, null::timestamptz, null::bigint, null::bigint;
+      return;
+    end if;
+    type := v_type;
+    priority := v_priority;
+    oldest_due_at := case when v_run_at <= v_now then v_run_at end;
+    due := case when v_run_at > v_now then 0 end;
+    later := null;
+    if v_run_at <= v_now and v_due_left > 0 then
+      due := (select count(*)
+                from (select from workflow.workflow_run as run
+                       where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+                         and run.type = v_type and run.priority = v_priority and run.run_at <= v_now
+                       order by run.run_at
+                       limit v_due_left) as run);
+      v_due_left := v_due_left - due;
+    end if;
+    if v_later_left > 0 then
+      later := (select count(*)
+                  from (select from workflow.workflow_run as run
+                         where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+                           and run.type = v_type and run.priority = v_priority and run.run_at > v_now
+                         order by run.run_at
+                         limit v_later_left) as run);
+      v_later_left := v_later_left - later;
+    end if;
+    if v_due_left = 0 then
+      due := null;
+    end if;
+    if v_later_left = 0 then
+      later := null;
+    end if;
+    return next;
+  end loop;
+  -- Suspects are in no lane.
+  return query
+  select run.type::text, null::int, min(run.run_at) filter (where run.run_at <= v_now),
+         count(*) filter (where run.run_at <= v_now), count(*) filter (where run.run_at > v_now)
+    from (select run.type, run.run_at
+            from workflow.workflow_run as run
+           where run.status = 'pending' and run.deleted_at is null and run.is_suspect
+           order by run.run_at
+           limit p_looks) as run
+   group by run.type;
+end
+$$;
+
+CREATE FUNCTION workflow.miscounts() RETURNS TABLE(type text, status text, runs bigint, counted bigint)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+  select coalesce(present.type, known.type), coalesce(present.status, known.status),
+         coalesce(present.runs, 0), coalesce(known.runs, 0)
+    from (select run.type::text, run.status, count(*) as runs
+            from workflow.workflow_run as run
+           where run.deleted_at is null
+           group by run.type, run.status) as present
+    full join workflow.counts() as known on known.type = present.type and known.status = present.status
+   where coalesce(present.runs, 0) <> coalesce(known.runs, 0)
+$$;
+
 CREATE FUNCTION workflow.next_lease_until() RETURNS timestamp with time zone
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select min(run.lease_until) from workflow.workflow_run as run where run.status = 'leased'
 $$;
+
+CREATE FUNCTION workflow.pause(p_pattern text, p_reason text DEFAULT NULL::text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_changed boolean;
+begin
+  if p_pattern is null or length(p_pattern) > 200 or p_pattern !~ '^([A-Za-z0-9_.-]+%?|%)$' then
+    raise exception using errcode = 'WF002',
+      message = format('p_pattern: expected a type, or a prefix that ends in %%, got %s',
+                       coalesce(quote_literal(regexp_replace(left(p_pattern, 60), '[[:cntrl:]]', '?', 'g')), 'null'));
+  end if;
+  perform set_config('workflow.transition', 'pause', true),
+          set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true);
+  -- The runtime is that of a worker that handles it, if one ever does.
+  insert into workflow.workflow_registry as known (workflow_name, runtime, is_enabled)
+  values (p_pattern, '', false)
+  on conflict (workflow_name) do update set is_enabled = false, updated_at = now() where known.is_enabled;
+  v_changed := found;
+  perform set_config('workflow.transition', '', true);
+  return v_changed;
+end
+$_$;
 
 CREATE FUNCTION workflow.progress(p_worker text, p_id uuid, p_token bigint, p_progress jsonb) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1328,6 +1724,38 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.rates_since(p_from timestamp with time zone, p_step_seconds integer, p_by_type boolean) RETURNS TABLE(at timestamp with time zone, type text, submitted bigint, claimed bigint, succeeded bigint, failed bigint, retried bigint, cancelled bigint, expired bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+  select happened.at, happened.type, sum(happened.submitted)::bigint, sum(happened.claimed)::bigint,
+         sum(happened.succeeded)::bigint, sum(happened.failed)::bigint, sum(happened.retried)::bigint,
+         sum(happened.cancelled)::bigint, sum(happened.expired)::bigint
+    from (select rate.at, rate.type::text, rate.submitted, rate.claimed, rate.succeeded, rate.failed, rate.retried,
+                 rate.cancelled, rate.expired
+            from workflow.workflow_rate as rate
+           where rate.step_seconds = p_step_seconds and rate.at >= p_from and (rate.type <> '') = p_by_type
+          union all
+          select date_bin(make_interval(secs => p_step_seconds), delta.created_at, 'epoch'),
+                 case when p_by_type then delta.type else '' end,
+                 case when delta.event_type = 'created' then delta.runs else 0 end,
+                 case when delta.event_type = 'leased' then delta.runs else 0 end,
+                 case when delta.event_type = 'succeeded' then delta.runs else 0 end,
+                 case when delta.event_type in ('failed', 'expired') and delta.to_status = 'failed' then delta.runs else 0 end,
+                 case when delta.event_type = 'retried' then delta.runs else 0 end,
+                 case when delta.event_type = 'cancelled' then delta.runs else 0 end,
+                 case when delta.event_type = 'expired' then delta.runs else 0 end
+            from workflow.unfolded() as delta
+           where delta.event_type is not null and delta.created_at >= p_from) as happened
+   group by happened.at, happened.type;
+end
+$$;
+
 CREATE FUNCTION workflow.readable_columns(p_table regclass) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1338,6 +1766,22 @@ CREATE FUNCTION workflow.readable_columns(p_table regclass) RETURNS text
                          else quote_ident(attname) end, ', ' order by attnum)
     from pg_attribute
    where attrelid = p_table and attnum > 0 and not attisdropped
+$$;
+
+CREATE FUNCTION workflow.recount() RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_corrected bigint;
+begin
+  -- One after the other.  Written, so that one with an older snapshot is refused and does not correct twice.
+  update workflow.workflow_fold as fold set recounted_at = clock_timestamp();
+  insert into workflow.workflow_delta (runs, type, to_status)
+  select miscount.runs - miscount.counted, miscount.type, miscount.status from workflow.miscounts() as miscount;
+  get diagnostics v_corrected = row_count;
+  return v_corrected;
+end
 $$;
 
 CREATE FUNCTION workflow.refuse_count(p_name text, p_count bigint) RETURNS void
@@ -1521,6 +1965,85 @@ begin
 end
 $_$;
 
+CREATE FUNCTION workflow.resume(p_pattern text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_changed boolean;
+begin
+  update workflow.workflow_registry as known
+     set is_enabled = true, updated_at = now()
+   where known.workflow_name = p_pattern and not known.is_enabled;
+  v_changed := found;
+  delete from workflow.workflow_registry as known
+   where known.workflow_name = p_pattern and known.is_enabled and known.runtime = '' and known.description is null;
+  return v_changed;
+end
+$$;
+
+CREATE FUNCTION workflow.sample_ended(p_window_seconds double precision, p_runs integer DEFAULT 500) RETURNS TABLE(type text, wait_seconds double precision, run_seconds double precision)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'on'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_from timestamptz := v_now - make_interval(secs => p_window_seconds);
+  v_parts int := 50;
+  v_ids uuid[];
+begin
+  v_ids := array(
+    select run.id
+      from workflow.workflow_run as run
+     where run.finished_at >= v_from and run.finished_at is not null
+     order by run.finished_at desc
+     limit p_runs);
+  if cardinality(v_ids) = p_runs then
+    v_ids := array(
+      select run.id
+        from generate_series(0, v_parts - 1) as part
+       cross join lateral (
+             select run.id
+               from workflow.workflow_run as run
+              where run.finished_at <= v_now - part * make_interval(secs => p_window_seconds / v_parts)
+                and run.finished_at > v_now - (part + 1) * make_interval(secs => p_window_seconds / v_parts)
+                and run.finished_at is not null
+              order by run.finished_at desc
+              limit p_runs / v_parts) as run);
+  end if;
+  return query
+  select run.type::text,
+         case when run.fencing_token = 1
+              then greatest(0, extract(epoch from claimed.at - greatest(run.run_at, run.created_at))::double precision) end,
+         greatest(0, extract(epoch from run.finished_at - claimed.at)::double precision)
+    from unnest(v_ids) as wanted (id)
+   cross join lateral (
+         select run.type, run.run_at, run.created_at, run.finished_at, run.fencing_token
+           from workflow.workflow_run as run
+          where run.id = wanted.id and run.status in ('succeeded', 'failed') and run.deleted_at is null
+          limit 1) as run
+   cross join lateral (
+         -- The last claim: not far from the end, unless there were many heartbeats.
+         select event.created_at as at
+           from (select event.event_type, event.created_at, event.id
+                   from workflow.workflow_event as event
+                  where event.workflow_id = wanted.id
+                  order by event.id desc
+                  limit 20) as event
+          where event.event_type = 'leased'
+          order by event.id desc
+          limit 1) as claimed;
+end
+$$;
+
 CREATE FUNCTION workflow.set_policy(p_pattern text, p_keeps_events boolean DEFAULT true, p_keeps_succeeded boolean DEFAULT true) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1530,6 +2053,59 @@ begin
     raise exception using errcode = 'WF002', message = 'p_keeps_events, p_keeps_succeeded: expected true or false, got null';
   end if;
   return workflow.replace_policy(p_pattern, p_keeps_events, p_keeps_succeeded);
+end
+$$;
+
+CREATE FUNCTION workflow.stats(p_window_seconds double precision DEFAULT 300, OUT runs jsonb, OUT rates jsonb, OUT oldest_due_seconds double precision, OUT due bigint, OUT due_is_exact boolean, OUT step_seconds integer, OUT series jsonb, OUT at timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  v_from timestamptz;
+begin
+  perform workflow.check_window(p_window_seconds);
+  at := clock_timestamp();
+  if workflow.is_behind() then
+    return;
+  end if;
+  select jsonb_object_agg(named.status, coalesce(counted.runs, 0)) into runs
+    from unnest('{pending,leased,waiting,succeeded,failed,cancelled}'::text[]) as named (status)
+    left join (select counts.status, sum(counts.runs) as runs from workflow.counts() group by counts.status) as counted
+           on counted.status = named.status;
+  step_seconds := case when p_window_seconds <= 3600 then 10 when p_window_seconds <= 21600 then 60 else 3600 end;
+  v_from := date_bin(make_interval(secs => step_seconds), at - make_interval(secs => p_window_seconds), 'epoch');
+  with happened as materialized (
+    select since.at, since.submitted, since.claimed, since.succeeded, since.failed, since.retried, since.cancelled,
+           since.expired
+      from workflow.rates_since(v_from, step_seconds, false) as since),
+  point as (
+    select step.at, coalesce(happened.submitted, 0) as submitted, coalesce(happened.claimed, 0) as claimed,
+           coalesce(happened.succeeded, 0) as succeeded, coalesce(happened.failed, 0) as failed,
+           coalesce(happened.retried, 0) as retried, coalesce(happened.cancelled, 0) as cancelled,
+           coalesce(happened.expired, 0) as expired
+      from generate_series(v_from, stats.at, make_interval(secs => step_seconds)) as step (at)
+      left join happened on happened.at = step.at)
+  select jsonb_agg(to_jsonb(point) order by point.at),
+         (select jsonb_object_agg(summed.key, summed.runs / extract(epoch from stats.at - v_from)::double precision)
+            from (select single.key, sum(single.value::bigint)::double precision as runs
+                    from point as inner_point
+                   cross join lateral jsonb_each_text(to_jsonb(inner_point) - 'at') as single
+                   group by single.key) as summed)
+    into series, rates
+    from point;
+  select extract(epoch from stats.at - min(lane.oldest_due_at)),
+         case when bool_or(lane.type is null) then null
+              when bool_and(lane.later is not null) then (runs ->> 'pending')::bigint - sum(lane.later)
+              when bool_and(lane.due is not null) then sum(lane.due) end,
+         true
+    into oldest_due_seconds, due, due_is_exact
+    from workflow.look_into_lanes() as lane;
+  if (runs ->> 'pending')::bigint = 0 then
+    due := 0;
+  end if;
+  due_is_exact := due is not null;
 end
 $$;
 
@@ -1639,6 +2215,129 @@ begin
     v_are_new[v_position] := v_again.created;
   end loop;
   return query select answer.id, answer.created from unnest(v_ids, v_are_new) as answer (id, created);
+end
+$$;
+
+CREATE FUNCTION workflow.types(p_window_seconds double precision DEFAULT 300) RETURNS TABLE(type text, runs jsonb, rates jsonb, oldest_due_seconds double precision, is_enabled boolean, disabled_by text, handled_by text, runtime text, description text, wait jsonb, run jsonb)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_nestloop TO 'on'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := clock_timestamp();
+  v_step int := case when p_window_seconds <= 600 then 10 when p_window_seconds <= 7200 then 60 else 3600 end;
+  v_from timestamptz;
+  v_seconds double precision;
+begin
+  perform workflow.check_window(p_window_seconds);
+  if workflow.is_behind() then
+    return next;
+    return;
+  end if;
+  v_from := date_bin(make_interval(secs => v_step), v_now - make_interval(secs => p_window_seconds), 'epoch');
+  v_seconds := extract(epoch from v_now - v_from);
+  return query
+  with counted as (
+    select counts.type, jsonb_object_agg(counts.status, counts.runs) as runs
+      from workflow.counts() group by counts.type),
+  rated as (
+    select since.type,
+           jsonb_build_object(
+             'submitted', sum(since.submitted) / v_seconds, 'claimed', sum(since.claimed) / v_seconds,
+             'succeeded', sum(since.succeeded) / v_seconds, 'failed', sum(since.failed) / v_seconds,
+             'retried', sum(since.retried) / v_seconds, 'cancelled', sum(since.cancelled) / v_seconds,
+             'expired', sum(since.expired) / v_seconds) as rates
+      from workflow.rates_since(v_from, v_step, true) as since group by since.type),
+  due as (
+    select lane.type, min(lane.oldest_due_at) as oldest_due_at
+      from workflow.look_into_lanes() as lane
+     where lane.type is not null
+     group by lane.type),
+  sampled as (
+    select sample.type,
+           jsonb_build_object('count', count(sample.wait_seconds), 'seconds',
+             percentile_cont('{0.5,0.95,0.99}'::double precision[]) within group (order by sample.wait_seconds)) as wait,
+           jsonb_build_object('count', count(sample.run_seconds), 'seconds',
+             percentile_cont('{0.5,0.95,0.99}'::double precision[]) within group (order by sample.run_seconds)) as run
+      from workflow.sample_ended(p_window_seconds) as sample group by sample.type),
+  named as (
+    select counted.type from counted
+     union
+    select rated.type from rated
+     union
+    select known.workflow_name::text from workflow.workflow_registry as known where known.workflow_name not like '%\%')
+  select named.type, coalesce(counted.runs, '{}'), coalesce(rated.rates, '{}'),
+         extract(epoch from v_now - due.oldest_due_at)::double precision,
+         disabled.workflow_name is null, disabled.workflow_name::text, handler.workflow_name::text, handler.runtime,
+         coalesce(registered.description, handler.description), sampled.wait, sampled.run
+    from named
+    left join counted on counted.type = named.type
+    left join rated on rated.type = named.type
+    left join due on due.type = named.type
+    left join sampled on sampled.type = named.type
+    left join workflow.workflow_registry as registered on registered.workflow_name = named.type
+    left join lateral (
+         select known.workflow_name
+           from workflow.workflow_registry as known
+          where not known.is_enabled
+            and (known.workflow_name = named.type
+                 or known.workflow_name like '%\%' and starts_with(named.type, left(known.workflow_name, -1)))
+          order by known.workflow_name like '%\%', length(known.workflow_name) desc
+          limit 1) as disabled on true
+    left join lateral (
+         select handlers.workflow_name, handlers.runtime, handlers.description
+           from (select registered.workflow_name, registered.runtime, registered.description
+                  where registered.runtime <> ''
+                  union all
+                 select known.workflow_name, known.runtime, known.description
+                   from workflow.workflow_registry as known
+                  where known.workflow_name like '%\%' and known.runtime <> ''
+                    and starts_with(named.type, left(known.workflow_name, -1))) as handlers
+          order by handlers.workflow_name like '%\%', length(handlers.workflow_name) desc
+          limit 1) as handler on true
+   order by named.type;
+end
+$$;
+
+CREATE TABLE workflow.workflow_delta (
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    runs integer NOT NULL,
+    type text NOT NULL COLLATE pg_catalog."C",
+    from_status text,
+    to_status text,
+    event_type text
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE workflow.workflow_delta IS 'So many runs of a type changed their status in one statement: what is not yet in workflow_count.';
+
+CREATE FUNCTION workflow.unfolded() RETURNS SETOF workflow.workflow_delta
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  v_from xid8;
+  v_open xid8[];
+begin
+  select fold.from_xid, fold.open_xids into v_from, v_open from workflow.workflow_fold as fold;
+  if v_from > pg_snapshot_xmax(pg_current_snapshot()) then
+    v_from := '0';
+  end if;
+  return query
+  select delta.xid, delta.created_at, delta.runs, delta.type, delta.from_status, delta.to_status, delta.event_type
+    from workflow.workflow_delta as delta
+   where delta.xid >= v_from;
+  return query
+  select delta.xid, delta.created_at, delta.runs, delta.type, delta.from_status, delta.to_status, delta.event_type
+    from workflow.workflow_delta as delta
+   where delta.xid = any (v_open) and delta.xid < v_from;
 end
 $$;
 
@@ -1816,6 +2515,12 @@ begin
    where run.attempt < 0 or run.attempt > run.max_attempts or run.attempt > run.fencing_token
       or run.status = 'pending' and run.attempt >= run.max_attempts
       or run.status = 'leased' and run.attempt < 1;
+
+  return query
+  select 'what is counted is what is there', null::uuid,
+         format('%s %s runs of type %s were counted, there are %s', miscount.counted, miscount.status, miscount.type,
+                miscount.runs)
+    from workflow.miscounts() as miscount;
 end
 $$;
 
@@ -1857,6 +2562,15 @@ exception when lock_not_available then
 end
 $$;
 
+CREATE TABLE workflow.workflow_count (
+    type text NOT NULL COLLATE pg_catalog."C",
+    status text NOT NULL,
+    runs bigint NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE workflow.workflow_count IS 'How many runs there were at the last fold; workflow_delta has what came since, and the function counts both together.';
+
 ALTER TABLE workflow.workflow_event ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME workflow.workflow_event_id_seq
     START WITH 1
@@ -1866,11 +2580,47 @@ ALTER TABLE workflow.workflow_event ALTER COLUMN id ADD GENERATED ALWAYS AS IDEN
     CACHE 1
 );
 
+CREATE TABLE workflow.workflow_fold (
+    is_only boolean DEFAULT true NOT NULL,
+    from_xid xid8 DEFAULT '0'::xid8 NOT NULL,
+    open_xids xid8[] DEFAULT '{}'::xid8[] NOT NULL,
+    folded_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    forgotten_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    recounted_at timestamp with time zone,
+    CONSTRAINT workflow_fold_only CHECK (is_only)
+);
+
+COMMENT ON TABLE workflow.workflow_fold IS 'How far workflow_delta is folded into workflow_count and workflow_rate.';
+
 CREATE TABLE workflow.workflow_migration (
     version integer NOT NULL,
     name text NOT NULL,
     checksum text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE workflow.workflow_pause (
+    id bigint NOT NULL,
+    pattern text NOT NULL COLLATE pg_catalog."C",
+    reason text,
+    paused_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    paused_by text DEFAULT SESSION_USER NOT NULL,
+    paused_for text DEFAULT NULLIF("left"(current_setting('workflow.on_behalf_of'::text, true), 200), ''::text),
+    resumed_at timestamp with time zone,
+    resumed_by text,
+    resumed_for text,
+    CONSTRAINT workflow_pause_end CHECK (((resumed_at IS NULL) = (resumed_by IS NULL)))
+);
+
+COMMENT ON TABLE workflow.workflow_pause IS 'When patterns were not claimed: who paused and resumed them, in whose name, and why.  Written whenever is_enabled changes.';
+
+ALTER TABLE workflow.workflow_pause ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME workflow.workflow_pause_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE workflow.workflow_policy (
@@ -1896,6 +2646,22 @@ ALTER TABLE workflow.workflow_policy ALTER COLUMN id ADD GENERATED ALWAYS AS IDE
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE workflow.workflow_rate (
+    step_seconds integer NOT NULL,
+    at timestamp with time zone NOT NULL,
+    type text NOT NULL COLLATE pg_catalog."C",
+    submitted bigint NOT NULL,
+    claimed bigint NOT NULL,
+    succeeded bigint NOT NULL,
+    failed bigint NOT NULL,
+    retried bigint NOT NULL,
+    cancelled bigint NOT NULL,
+    expired bigint NOT NULL
+)
+WITH (fillfactor='70');
+
+COMMENT ON TABLE workflow.workflow_rate IS 'How many runs were submitted, claimed ... in the step_seconds from "at" on, as far as they are folded; type '''': of all.';
 
 CREATE TABLE workflow.workflow_registry (
     workflow_name text NOT NULL COLLATE pg_catalog."C",
@@ -1926,14 +2692,26 @@ CREATE TABLE workflow.workflow_schedule (
 
 COMMENT ON TABLE workflow.workflow_schedule IS 'Recurring intents: a cron expression and the run it makes.';
 
+ALTER TABLE ONLY workflow.workflow_count
+    ADD CONSTRAINT workflow_count_pkey PRIMARY KEY (type, status);
+
 ALTER TABLE ONLY workflow.workflow_event
     ADD CONSTRAINT workflow_event_pkey PRIMARY KEY (workflow_id, id);
+
+ALTER TABLE ONLY workflow.workflow_fold
+    ADD CONSTRAINT workflow_fold_pkey PRIMARY KEY (is_only);
 
 ALTER TABLE ONLY workflow.workflow_migration
     ADD CONSTRAINT workflow_migration_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY workflow.workflow_pause
+    ADD CONSTRAINT workflow_pause_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY workflow.workflow_policy
     ADD CONSTRAINT workflow_policy_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY workflow.workflow_rate
+    ADD CONSTRAINT workflow_rate_pkey PRIMARY KEY (step_seconds, at, type);
 
 ALTER TABLE ONLY workflow.workflow_registry
     ADD CONSTRAINT workflow_registry_pkey PRIMARY KEY (workflow_name);
@@ -1946,6 +2724,10 @@ ALTER TABLE ONLY workflow.workflow_run
 
 ALTER TABLE ONLY workflow.workflow_schedule
     ADD CONSTRAINT workflow_schedule_pkey PRIMARY KEY (id);
+
+CREATE INDEX workflow_delta_xid ON workflow.workflow_delta USING btree (xid);
+
+CREATE UNIQUE INDEX workflow_pause_present ON workflow.workflow_pause USING btree (pattern) WHERE (resumed_at IS NULL);
 
 CREATE UNIQUE INDEX workflow_policy_present ON workflow.workflow_policy USING btree (pattern) WHERE (applies_until IS NULL);
 
@@ -1962,6 +2744,8 @@ CREATE INDEX workflow_run_leased ON workflow.workflow_run USING btree (leased_by
 CREATE INDEX workflow_run_suspect ON workflow.workflow_run USING btree (run_at) WHERE ((status = 'pending'::text) AND (deleted_at IS NULL) AND is_suspect);
 
 CREATE TRIGGER a_guard_change BEFORE DELETE OR UPDATE OR TRUNCATE ON workflow.workflow_event FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_history();
+
+CREATE TRIGGER a_guard_change BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON workflow.workflow_pause FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_history();
 
 CREATE TRIGGER a_guard_change BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON workflow.workflow_policy FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_history();
 
@@ -1989,7 +2773,15 @@ CREATE TRIGGER audit_cancel AFTER UPDATE ON workflow.workflow_run FOR EACH ROW W
 
 CREATE TRIGGER audit_insert AFTER INSERT ON workflow.workflow_run REFERENCING NEW TABLE AS new_runs FOR EACH STATEMENT EXECUTE FUNCTION workflow.audit_insert();
 
+CREATE TRIGGER audit_pause AFTER INSERT OR DELETE OR UPDATE ON workflow.workflow_registry FOR EACH ROW EXECUTE FUNCTION workflow.audit_pause();
+
 CREATE TRIGGER audit_transition AFTER UPDATE ON workflow.workflow_run REFERENCING NEW TABLE AS new_runs FOR EACH STATEMENT WHEN ((current_setting('workflow.transition'::text, true) = ANY (ARRAY['claim'::text, 'finish'::text, 'heartbeat'::text, 'expire'::text, 'release'::text, 'reopen'::text]))) EXECUTE FUNCTION workflow.audit_transition();
+
+CREATE TRIGGER count_change AFTER UPDATE ON workflow.workflow_run REFERENCING OLD TABLE AS old_runs NEW TABLE AS new_runs FOR EACH STATEMENT WHEN ((COALESCE(current_setting('workflow.transition'::text, true), ''::text) <> ALL (ARRAY['claim'::text, 'finish'::text, 'expire'::text, 'release'::text]))) EXECUTE FUNCTION workflow.count_change();
+
+CREATE TRIGGER count_deletion AFTER DELETE ON workflow.workflow_run REFERENCING OLD TABLE AS old_runs FOR EACH STATEMENT EXECUTE FUNCTION workflow.count_deletion();
+
+CREATE TRIGGER count_transition AFTER UPDATE ON workflow.workflow_run REFERENCING NEW TABLE AS new_runs FOR EACH STATEMENT WHEN ((current_setting('workflow.transition'::text, true) = ANY (ARRAY['claim'::text, 'finish'::text, 'expire'::text, 'release'::text]))) EXECUTE FUNCTION workflow.count_transition();
 
 REVOKE ALL ON FUNCTION workflow.apply_policy() FROM PUBLIC;
 
@@ -1997,13 +2789,21 @@ REVOKE ALL ON FUNCTION workflow.audit_cancel() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.audit_insert() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.audit_pause() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.audit_transition() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.cancel(p_ids uuid[], p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer, p_lanes text, p_look boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.count_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.count_deletion() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone, p_patterns text[], p_statuses text[], p_from timestamp with time zone, p_looks integer, OUT runs bigint, OUT reached_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.count_transition() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.delete_succeeded(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[]) FROM PUBLIC;
 
@@ -2016,6 +2816,10 @@ REVOKE ALL ON FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens b
 REVOKE ALL ON FUNCTION workflow.expire(p_dead text[], p_limit integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.finish(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.fold(p_limit integer, p_pause_seconds double precision) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.forget_rates(p_forgotten_at timestamp with time zone, p_now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.guard_history() FROM PUBLIC;
 
@@ -2037,9 +2841,13 @@ REVOKE ALL ON FUNCTION workflow.lock_in_lanes(p_lanes workflow.lane[], p_limit i
 
 REVOKE ALL ON FUNCTION workflow.next_lease_until() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.pause(p_pattern text, p_reason text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.progress(p_worker text, p_id uuid, p_token bigint, p_progress jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.prune(p_ended_before timestamp with time zone, p_patterns text[], p_statuses text[], p_limit integer, p_from timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.recount() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.register_types(p_names text[], p_runtime text) FROM PUBLIC;
 
@@ -2048,6 +2856,8 @@ REVOKE ALL ON FUNCTION workflow.release(p_worker text, p_ids uuid[], p_tokens bi
 REVOKE ALL ON FUNCTION workflow.reopen(p_ids uuid[], p_attempts integer, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.replace_policy(p_pattern text, p_keeps_events boolean, p_keeps_succeeded boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.resume(p_pattern text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.set_policy(p_pattern text, p_keeps_events boolean, p_keeps_succeeded boolean) FROM PUBLIC;
 

@@ -4,6 +4,15 @@ Every value travels as text, number or array of them, cast in the SQL, so that p
 same parameters whatever codecs their user has set.
 """
 
+from simpleworkflow.statements.counting import (
+    fold_counts,
+    list_pauses,
+    list_types,
+    pause_pattern,
+    read_stats,
+    recount_runs,
+    resume_pattern,
+)
 from simpleworkflow.statements.policies import drop_policy, list_policies, set_policy
 from simpleworkflow.statements.pruning import Counted, Pruned, count_prunable_runs, prune_runs
 from simpleworkflow.statements.reading import RunsFound, ended_runs, get_runs, list_events, list_page
@@ -38,17 +47,24 @@ __all__ = [
     "exchange",
     "expire_runs",
     "finish_runs",
+    "fold_counts",
     "get_runs",
     "heartbeat_runs",
     "list_events",
     "list_page",
+    "list_pauses",
     "list_policies",
+    "list_types",
     "next_lease_until",
+    "pause_pattern",
     "prune_runs",
+    "read_stats",
     "record_progress",
+    "recount_runs",
     "register_types",
     "release_runs",
     "reopen_runs",
+    "resume_pattern",
     "set_policy",
     "submit_run",
     "submit_runs",

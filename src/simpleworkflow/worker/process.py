@@ -20,7 +20,7 @@ import psycopg
 from simpleworkflow.codec import describe_error
 from simpleworkflow.database import connect, cut_after, translated
 from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
-from simpleworkflow.maintenance import Board, Expiry, repeat
+from simpleworkflow.maintenance import Board, Expiry, Folding, repeat
 from simpleworkflow.metrics import Tally
 from simpleworkflow.migrate import check_schema
 from simpleworkflow.notifier import Notifier
@@ -201,7 +201,9 @@ class WorkerProcess:
             board=self._board,
             on_expired=self._expired,
         )
-        tasks = [asyncio.create_task(repeat(expiry)), asyncio.create_task(self._keep_tending())]
+        services = (expiry, Folding(self._side))
+        tasks = [asyncio.create_task(repeat(service)) for service in services]
+        tasks.append(asyncio.create_task(self._keep_tending()))
         if not self._database.is_pooled:
             cancels = Cancels(self._engine)
             notifier = Notifier(
@@ -213,8 +215,8 @@ class WorkerProcess:
                 is_database_away=lambda: self._outage.is_on,
             )
             self._engine.exchanger.set_hungry = notifier.set_hungry
-            services = (*notifier.services(), cancels.run())
-            tasks += [asyncio.create_task(service) for service in services]
+            listening = (*notifier.services(), cancels.run())
+            tasks += [asyncio.create_task(service) for service in listening]
         working = asyncio.create_task(self._engine.run())
         stopped = asyncio.create_task(self._stopping.wait())
         logger.info("worker %s started for %s", self.worker_id, " ".join(self._plan.patterns))

@@ -153,6 +153,27 @@ create unique index workflow_policy_present on {schema}.workflow_policy (pattern
 comment on table {schema}.workflow_policy is
   'What a type, or a prefix ending in %, keeps: its events, its succeeded runs.  Set by set_policy; the most specific counts.';
 
+-- What changes how many runs there are leaves how many that were (see 0008).  from_status null: they come into being, or are
+-- shown again; to_status null: they are deleted, or hidden.
+create table {schema}.workflow_delta (
+  xid         xid8        not null default pg_current_xact_id(),
+  created_at  timestamptz not null default clock_timestamp(),
+  runs        int         not null,
+  type        text        collate "C" not null,
+  from_status text,
+  to_status   text,
+  event_type  text
+);
+
+-- Who folds or reads looks from the last fold on, however many dead rows a snapshot that somebody holds keeps behind it.
+create index workflow_delta_xid on {schema}.workflow_delta (xid);
+
+comment on table {schema}.workflow_delta is
+  'So many runs of a type changed their status in one statement: what is not yet in workflow_count.';
+
+-- A delta lives for seconds.
+alter table {schema}.workflow_delta set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
 -- Each run leaves dead versions behind; the default fifth of the table would be far too late.  Half of each page is left
 -- for the versions that a claim and a finish write: the payload is then logged once and not three times, and the page
 -- is used again by its own runs.  (WAL for an empty payload: 2,306 bytes a run with full pages, 2,103 so.)

@@ -177,5 +177,11 @@ begin
    where run.attempt < 0 or run.attempt > run.max_attempts or run.attempt > run.fencing_token
       or run.status = 'pending' and run.attempt >= run.max_attempts
       or run.status = 'leased' and run.attempt < 1;
+
+  return query
+  select 'what is counted is what is there', null::uuid,
+         format('%s %s runs of type %s were counted, there are %s', miscount.counted, miscount.status, miscount.type,
+                miscount.runs)
+    from {schema}.miscounts() as miscount;
 end
 $fn$;

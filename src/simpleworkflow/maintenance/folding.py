@@ -1,0 +1,34 @@
+"""Folding: what statements have changed the counts by is summed, so that reading them stays cheap."""
+
+from __future__ import annotations
+
+from simpleworkflow.maintenance.service import Asks
+from simpleworkflow.statements import fold_counts
+
+__all__ = ["Folding"]
+
+# Reading sums what is not folded: a few deltas for each batch of runs, some thousands between two folds, which is a
+# matter of milliseconds.  Where nothing comes, the pauses grow.
+PAUSE_SECONDS = 5.0
+PAUSE_SECONDS_MAX = 60.0
+FOLDED_AT_ONCE = 20_000
+
+
+class Folding:
+    """Folds the deltas of all runs, whoever changed them; where another worker does it, this one does not."""
+
+    name = "folding"
+
+    def __init__(self, link: Asks) -> None:
+        self._link = link
+        self._pause_seconds = PAUSE_SECONDS
+
+    async def run_once(self) -> float:
+        """Fold what there is; return the seconds until there may be something worth folding."""
+        folded = await self._link.ask(fold_counts(limit=FOLDED_AT_ONCE, pause_seconds=PAUSE_SECONDS / 2))
+        if folded == FOLDED_AT_ONCE:
+            return 0.0
+        self._pause_seconds = (
+            min(PAUSE_SECONDS_MAX, 2 * self._pause_seconds) if folded == 0 else PAUSE_SECONDS
+        )
+        return self._pause_seconds
