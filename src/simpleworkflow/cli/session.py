@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from simpleworkflow.client import Client
     from simpleworkflow.resolve import Database
-    from simpleworkflow.settings import Settings
+from simpleworkflow.logs import FORMATS
+from simpleworkflow.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,6 +45,17 @@ def database_option(command: F) -> F:
         expose_value=False,
         callback=_remember_database_url,
         help="Use this database rather than DATABASE_URL or the embedded PostgreSQL.",
+    )(command)
+
+
+def log_format_option(command: F) -> F:
+    """Let a command that runs for long take ``--log-format``."""
+    return click.option(
+        "--log-format",
+        type=click.Choice(FORMATS),
+        default="text",
+        show_default=True,
+        help="Lines for people, or one JSON object a line.",
     )(command)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 
 import click
 
-from simpleworkflow.cli.session import database_option, open_database, read_settings
+from simpleworkflow.cli.session import database_option, log_format_option, open_database, read_settings
+from simpleworkflow.logs import LogFormat, configure_logging
 
 EPILOG = """\b
 Example, with `worker = Worker()` in app/workers.py:
@@ -28,10 +28,17 @@ _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
     type=click.IntRange(0, 65535),
     help="Serve /metrics for Prometheus there (extra metrics).",
 )
+@log_format_option
 @click.option("--metrics-host", default="127.0.0.1", show_default=True, help="The address to serve it on.")
 @database_option
 def worker(
-    *, target: str, processes: int, concurrency: int | None, metrics_port: int | None, metrics_host: str
+    *,
+    target: str,
+    processes: int,
+    concurrency: int | None,
+    metrics_port: int | None,
+    metrics_host: str,
+    log_format: LogFormat,
 ) -> None:
     """Run the Worker named WORKER in MODULE until SIGTERM or Ctrl-C; a process that dies is replaced.
 
@@ -43,10 +50,10 @@ def worker(
             click.get_current_context(),
         )
     from simpleworkflow.metrics.serving import listen
-    from simpleworkflow.worker.supervisor import LOG_FORMAT, supervise
+    from simpleworkflow.worker.supervisor import supervise
 
     settings = read_settings()
-    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    configure_logging(settings.log_level, log_format)
     listening = None if metrics_port is None else listen(metrics_host, metrics_port)
     work = supervise(
         target,
@@ -54,6 +61,7 @@ def worker(
         processes=processes,
         concurrency=concurrency,
         log_level=settings.log_level,
+        log_format=log_format,
         metrics=listening,
     )
     raise click.exceptions.Exit(asyncio.run(work))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from simpleworkflow.codec import decode, describe_error
@@ -22,7 +23,7 @@ from simpleworkflow.worker.calling import Callers
 from simpleworkflow.worker.execution import Execution
 from simpleworkflow.worker.slots import Verdict
 
-__all__ = ["attempt", "attempt_batch"]
+__all__ = ["attempt", "attempt_all"]
 
 
 async def attempt(callers: Callers, execution: Execution) -> Outcome:
@@ -32,6 +33,14 @@ async def attempt(callers: Callers, execution: Execution) -> Outcome:
         return decide_result(await callers.call(execution, payload, arguments))
     except BaseException as error:  # noqa: BLE001 - whatever a handler raises, the worker lives
         return _judge(execution, error)
+
+
+async def attempt_all(callers: Callers, executions: Sequence[Execution]) -> list[Outcome]:
+    """Return how the attempts of what one call executes ended, inside of what surrounds attempts."""
+    with callers.around([one.claimed for one in executions]) if callers.around else nullcontext():
+        if len(executions) == 1 and not executions[0].handler.options.batch_max:
+            return [await attempt(callers, executions[0])]
+        return await attempt_batch(callers, executions)
 
 
 async def attempt_batch(callers: Callers, executions: Sequence[Execution]) -> list[Outcome]:

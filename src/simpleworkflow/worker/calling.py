@@ -10,10 +10,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from simpleworkflow.logs import run_fields
+from simpleworkflow.statements import Claimed
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.context import AsyncWorkflowRun, WorkflowRun
 from simpleworkflow.worker.cpu import CpuPool
@@ -23,7 +26,10 @@ from simpleworkflow.worker.slots import SlotTable, Verdict
 if TYPE_CHECKING:
     from simpleworkflow.worker.execution import Execution
 
-__all__ = ["Callers"]
+__all__ = ["Around", "Callers"]
+
+# What surrounds each call of a handler, of one run or those of a batch; it may set variables of the context.
+Around = Callable[[Sequence[Claimed]], AbstractContextManager[Any]]
 
 logger = logging.getLogger("simpleworkflow.worker")
 
@@ -31,9 +37,15 @@ LEFT_PER_PLACE_MAX = 10
 
 
 class Callers:
-    """Calls handlers, each in the way it asks for, within its time-out."""
+    """Calls handlers, each in the way it asks for, within its time-out.
 
-    def __init__(self, *, threads: int, cpu_processes: int, table: SlotTable) -> None:
+    ``around`` surrounds attempts, if anything does; its context reaches handlers in threads, not those in processes.
+    """
+
+    def __init__(
+        self, *, threads: int, cpu_processes: int, table: SlotTable, around: Around | None = None
+    ) -> None:
+        self.around = around
         self._threads = _Threads(threads)
         self._cpu = CpuPool(cpu_processes, table)
 
@@ -52,7 +64,7 @@ class Callers:
             case "thread":
                 thread_run = WorkflowRun(execution.claimed, payload, _ThreadLink(execution))
                 call = partial(execution.handler.function, thread_run, *arguments)
-                result = await self._threads.call([execution], call)
+                result = await self._threads.call([execution], self._in_context(call))
             case "cpu":
                 result = await self._cpu.call(execution, payload, arguments)
         failpoints.hit("executed")
@@ -75,9 +87,13 @@ class Callers:
             result = await _within(executions, handler.function(runs, *read))
         else:
             thread_runs = [WorkflowRun(one.claimed, payload, _ThreadLink(one)) for one, payload in pairs]
-            result = await self._threads.call(executions, partial(handler.function, thread_runs, *read))
+            call = partial(handler.function, thread_runs, *read)
+            result = await self._threads.call(executions, self._in_context(call))
         failpoints.hit("executed")
         return result
+
+    def _in_context(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        return call if self.around is None else partial(copy_context().run, call)
 
     def close(self) -> None:
         """End the processes; threads are daemons and end with the program."""
@@ -160,6 +176,7 @@ class _Threads:
             thread.name,
             len(self._left),
             ", and no more places are freed until they end" if keeps_place else "",
+            extra=run_fields(execution.claimed),
         )
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from simpleworkflow.errors import NotPermitted, SchemaMismatch, WorkerNotFound, WorkflowError
+from simpleworkflow.logs import attempting, configure_logging
 from simpleworkflow.maintenance import Board
 from simpleworkflow.metrics import Tally
 from simpleworkflow.resolve import Database
@@ -31,7 +32,7 @@ logger = logging.getLogger("simpleworkflow.worker")
 def work_for_supervisor(lifeline: int, table_fd: int, board_fd: int = -1) -> NoReturn:
     """Do what the supervisor at the other end of the lifeline orders, and exit."""
     order = read_order(lifeline)
-    logging.basicConfig(level=order["log_level"], format=order["log_format"], stream=sys.stderr)
+    configure_logging(order["log_level"], order["log_format"])
     asyncio.run(_work_and_exit(order, lifeline, SlotTable(table_fd), Board(board_fd)))
     raise AssertionError("a worker process exits by itself")
 
@@ -53,7 +54,14 @@ async def _work(order: dict[str, Any], lifeline: int, table: SlotTable, board: B
         database = Database(**order["database"])
         tally = None if order["tally_fd"] is None else Tally(order["tally_fd"])
         process = WorkerProcess(
-            plan, database, table, order["worker_id"], is_child=True, board=board, tally=tally
+            plan,
+            database,
+            table,
+            order["worker_id"],
+            is_child=True,
+            board=board,
+            tally=tally,
+            around=attempting if order["log_format"] == "json" else None,
         )
         may_go = _follow_supervisor(lifeline, process)
         if order["is_spare"]:

@@ -21,7 +21,7 @@ from simpleworkflow.metrics import Tally
 from simpleworkflow.outcome import Cancelled as CancelledOutcome
 from simpleworkflow.outcome import Failed, Lost, Outcome, Released, Retried, Succeeded
 from simpleworkflow.statements import Claimed, Finished, release_runs
-from simpleworkflow.worker.attempt import attempt, attempt_batch
+from simpleworkflow.worker.attempt import attempt, attempt_all
 from simpleworkflow.worker.calling import Callers
 from simpleworkflow.worker.exchanging import Exchanger
 from simpleworkflow.worker.execution import Execution
@@ -264,10 +264,11 @@ class Engine:
     async def _execute(self, executions: list[Execution]) -> bool:
         """Return whether nothing of it can reach into what its task executes next."""
         self._started_at = started = monotonic()
-        if len(executions) == 1 and not executions[0].handler.options.batch_max:
+        is_single = len(executions) == 1 and not executions[0].handler.options.batch_max
+        if is_single and self._callers.around is None:
             outcomes = [await attempt(self._callers, executions[0])]
         else:
-            outcomes = await attempt_batch(self._callers, executions)
+            outcomes = await attempt_all(self._callers, executions)
         seconds = monotonic() - started
         self._room.took(seconds)
         is_clean = True

@@ -35,7 +35,10 @@ async def finish_singly(
         if error is not None:
             reason = first_line(error)
             logger.error(
-                "run %s: its outcome was refused; it comes back when its lease ends: %s", one.id, reason
+                "run %s: its outcome was refused; it comes back when its lease ends: %s",
+                one.id,
+                reason,
+                extra={"run_id": one.id, "type": one.type},
             )
 
 

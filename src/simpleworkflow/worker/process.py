@@ -27,7 +27,7 @@ from simpleworkflow.notifier import Notifier
 from simpleworkflow.resolve import Database
 from simpleworkflow.session import Session
 from simpleworkflow.statements import register_types
-from simpleworkflow.worker.calling import Callers
+from simpleworkflow.worker.calling import Around, Callers
 from simpleworkflow.worker.cancels import Cancels
 from simpleworkflow.worker.engine import Engine
 from simpleworkflow.worker.forks import end_forks_of_loop
@@ -80,6 +80,7 @@ class WorkerProcess:
     ``tend`` is called a few times a second: the heart's keeper, say; ``signalled`` at each signal, even when the
     loop is blocked.  ``is_child``: a supervisor says when to hurry; signals, however many, only begin the stop.
     ``board``: what it shares with other children.  ``tally``: where it counts what it does, if anybody asks.
+    ``around``: what surrounds attempts.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class WorkerProcess:
         is_child: bool = False,
         board: Board | None = None,
         tally: Tally | None = None,
+        around: Around | None = None,
     ) -> None:
         self._plan = plan
         self._database = database
@@ -111,7 +113,10 @@ class WorkerProcess:
         self._links = [Link(database, outage, deadline_seconds=deadline) for _ in range(2)]
         self._side = Link(database, outage, deadline_seconds=deadline)
         self._callers = Callers(
-            threads=plan.options.threads, cpu_processes=plan.options.cpu_processes, table=table
+            threads=plan.options.threads,
+            cpu_processes=plan.options.cpu_processes,
+            table=table,
+            around=around,
         )
         self._engine = Engine(
             worker_id=worker_id,

@@ -14,6 +14,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+from simpleworkflow.logs import LogFormat
 from simpleworkflow.maintenance import Board
 from simpleworkflow.metrics import Tallies, Tally
 from simpleworkflow.resolve import Database
@@ -30,7 +31,6 @@ __all__ = ["Supervisor", "supervise"]
 
 logger = logging.getLogger("simpleworkflow.supervisor")
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s"
 CONCURRENCY_MAX_UNLESS_GIVEN = 1000
 LOOK_SECONDS = 0.05
 # How often a child is looked at that may hang.  What it has to be killed for, it announces seconds ahead, at the start
@@ -56,6 +56,7 @@ async def supervise(
     processes: int = 1,
     concurrency: int | None = None,
     log_level: str = "INFO",
+    log_format: LogFormat = "text",
     metrics: socket.socket | None = None,
 ) -> int:
     """Run the worker ``module:name`` in ``processes`` processes until SIGTERM or SIGINT; return the exit code.
@@ -65,7 +66,9 @@ async def supervise(
     unless it is ignored (nohup).  ``metrics``: a socket that listens, on which the metrics of all are served.
     """
     tallies = None if metrics is None else Tallies()
-    supervisor = Supervisor(target, database, concurrency=concurrency, log_level=log_level, tallies=tallies)
+    supervisor = Supervisor(
+        target, database, concurrency=concurrency, log_level=log_level, log_format=log_format, tallies=tallies
+    )
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
@@ -92,6 +95,7 @@ class Supervisor:
         *,
         concurrency: int | None,
         log_level: str,
+        log_format: LogFormat = "text",
         tallies: Tallies | None = None,
     ) -> None:
         self._database = database
@@ -110,7 +114,7 @@ class Supervisor:
             "database": database_order(database),
             "concurrency": concurrency,
             "log_level": log_level,
-            "log_format": LOG_FORMAT,
+            "log_format": log_format,
         }
 
     def stop(self) -> None:
