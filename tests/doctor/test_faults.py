@@ -268,6 +268,25 @@ def test_a_broken_object_is_named_and_mended_by_the_remedy(examine, owner, super
     assert examine().bad == []
 
 
+@pytest.mark.fault("Security", "wf doctor: the row guard names the owner that the tables had before", "P6")
+def test_a_guard_that_knows_a_former_owner_is_named_and_mended_by_the_remedy(examine, owner):
+    made = owner.execute(
+        "select pg_get_triggerdef(oid) from pg_trigger"
+        " where tgname = 'a_guard_update' and tgrelid = 'workflow_run'::regclass"
+    ).fetchone()[0]
+    was = made.replace("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER").replace(
+        f"'{owner.info.user}'::name", "'former'::name"
+    )
+    owner.execute(was.encode())
+
+    (found,) = examine().bad
+
+    assert found["severity"] == "notice"
+    assert found["found"] == "trigger a_guard_update on workflow_run knows a former owner of the table"
+    heal(owner, found)
+    assert examine().bad == []
+
+
 @pytest.mark.fault(SECTION, "wf doctor: a function of the schema is gone", "P6")
 def test_a_missing_function_is_named(examine, owner):
     owner.execute("drop function verify")

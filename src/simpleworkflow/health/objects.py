@@ -23,6 +23,8 @@ _WHY = {
     "trigger": "changes pass unchecked, or leave no event",
     "function": "what calls it fails",
 }
+_FORMER_OWNER = "knows a former owner of the table"  # the row guard names the owner, whose functions it lets pass
+_WHY_FORMER = "each row that a claim or a finish writes is checked once more, which costs it a microsecond"
 
 
 class _Object(NamedTuple):
@@ -35,21 +37,25 @@ class _Object(NamedTuple):
 def missing_objects(schema: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[Finding]:
     """Yield a finding for each object of the schema that is missing, switched off or invalid.
 
-    ``rows`` are what there is: kind, name, table, and what is wrong with it or nothing.
+    ``rows`` are what there is: kind, name, table, and what is wrong with it or nothing; and the owner of the runs.
     """
     found = {(kind, name, table): wrong for kind, name, table, wrong in rows}
-    for one in _wanted(schema):
+    owner = next((name for kind, name, _ in found if kind == "owner"), "owner")
+    for one in _wanted(schema, owner):
         key = one.kind, one.name, one.name if one.kind == "index" else one.table
         wrong = found.get(key, "is missing")
         if wrong:
             where = f" on {one.table}" if one.kind in ("trigger", "constraint") else ""
             said = f"{one.kind} {one.name}{where} {wrong}"
-            yield Finding("objects", "error", said, _WHY[one.kind], _remedy(schema, one, wrong))
+            if wrong == _FORMER_OWNER:
+                yield Finding("objects", "notice", said, _WHY_FORMER, _remedy(schema, one, wrong))
+            else:
+                yield Finding("objects", "error", said, _WHY[one.kind], _remedy(schema, one, wrong))
 
 
-def _wanted(schema: str) -> list[_Object]:
-    # The dump is of a schema named workflow, which is part of the names of its tables.
-    dump = load_script("schema")
+def _wanted(schema: str, owner: str) -> list[_Object]:
+    # The dump is of a schema named workflow, which is part of the names of its tables, and of an owner named owner.
+    dump = load_script("schema").replace("'owner'::name", f"{_literal(owner)}::name")
     tables = list(_TABLE.finditer(dump))
     objects = [_Object("table", table[1], table[1], None) for table in tables]
     objects += [
@@ -75,8 +81,14 @@ def _wanted(schema: str) -> list[_Object]:
 def _remedy(schema: str, one: _Object, wrong: str) -> str:
     if wrong == "is switched off":
         return f"alter table {schema}.{one.table} enable trigger {one.name}"
+    if wrong == _FORMER_OWNER:
+        return (one.sql or "").replace("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER", 1)
     if wrong == "is invalid":
         return f"reindex index concurrently {schema}.{one.name}"
     if wrong == "is not validated":
         return f"alter table {schema}.{one.table} validate constraint {one.name}"
     return one.sql or "restore it from a backup; `wf migrate --sql --from 0` prints how it was made"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
