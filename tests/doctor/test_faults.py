@@ -447,6 +447,39 @@ def test_a_lapsed_lease_is_named_and_expired_by_the_remedy(examine, owner):
     assert examine("--long", "500ms").one("leases")["severity"] == "ok"
 
 
+@pytest.mark.fault(
+    "Database and network", "wf doctor: runs were changed with the triggers off, and counts are wrong", None
+)
+def test_counts_that_are_wrong_are_named_and_put_right_by_the_remedy(examine, owner, superuser):
+    a_run(owner, status="failed", type="gone.v1")
+    superuser.execute("set session_replication_role = replica")
+    superuser.execute("delete from workflow_run")
+    superuser.execute("insert into workflow_run (type) values ('restored.v1')")
+
+    found = examine().one("counts")
+
+    assert found["found"] == "0 pending runs are counted, there are 1"
+    owner.execute(found["remedy"].encode())
+    assert examine().one("counts")["severity"] == "ok"
+
+
+def test_that_nobody_sums_up_what_changes_counts_is_named_and_done_by_the_remedy(examine, owner):
+    with owner.transaction():
+        owner.execute(
+            "insert into workflow_delta (runs, type, to_status)"
+            " select case when number % 2 = 0 then 1 else -1 end, 'a.v1', 'pending'"
+            " from generate_series(1, 50002) as number"
+        )
+
+    found = examine().one("counts")
+
+    assert "more than 50000 changes of counts are not summed up, the last time was never" in found["found"]
+    remedy = found["remedy"].removeprefix("start a worker, or: ").removesuffix(" until it returns 0")
+    while owner.execute(remedy.encode()).fetchone()[0]:
+        pass
+    assert examine().one("counts")["severity"] == "ok"
+
+
 def _bad(examine, check):
     return [one for one in examine().bad if one["check"] == check]
 

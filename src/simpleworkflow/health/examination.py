@@ -40,6 +40,7 @@ SCHEMA_CHECKS = {
     "vacuum": "few dead rows",
     "due_runs": "no due run has waited for long",
     "leases": "no lease has lapsed unnoticed",
+    "counts": "what is counted is what is there, as far as a glance tells",
 }
 
 

@@ -1,0 +1,74 @@
+"""What workers do for counts and pauses: they fold, and a resume wakes them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from builders import Database, a_run, a_type, ask, count, submit
+from simpleworkflow import Worker
+from simpleworkflow.database import Statement
+from simpleworkflow.maintenance import Folding
+from worker.stage import WorkerThread, ended, eventually
+
+Start = Callable[[Worker], WorkerThread]
+
+
+class Asking:
+    """A link that asks on the connection of a test."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def ask(self, statement: Statement[Any]) -> Any:
+        return ask(self._db, statement)
+
+
+def test_a_worker_folds_what_it_finds(start: Start, db: Database, database_url: str) -> None:
+    a_run(db, status="failed")
+    assert count(db, "workflow_delta") > 0
+
+    start(Worker(patterns=["none.%"], database_url=database_url))
+
+    eventually(lambda: count(db, "workflow_delta") == 0, what="the fold")
+    assert db.execute("select status, runs from workflow_count where runs > 0").fetchall() == [("failed", 1)]
+
+
+def test_who_finds_nothing_to_fold_looks_less_and_less_often(db: Database) -> None:
+    folding = Folding(Asking(db))
+
+    pauses = [asyncio.run(folding.run_once()) for _ in range(6)]
+    submit(db)
+    again = asyncio.run(folding.run_once())
+
+    assert pauses == [10, 20, 40, 60, 60, 60]
+    assert again == 5
+
+
+@pytest.mark.fault("Concurrency", "a paused type is resumed while its workers are idle", "P7")
+def test_a_resume_wakes_idle_workers(start: Start, db: Database, database_url: str) -> None:
+    type_ = a_type()
+    worker = Worker(poll_seconds=60, database_url=database_url)
+
+    @worker.handler(type_)
+    async def handle(run: Any) -> None: ...
+
+    db.execute("select pause(%s)", [type_])
+    start(worker)
+    run_id = submit(db, type_)
+    eventually(
+        lambda: (
+            db.execute("select from pg_locks where locktype = 'advisory' and mode = 'ExclusiveLock'").rowcount
+        ),
+        what="a hungry worker",
+    )
+    time.sleep(0.3)
+    assert db.execute("select status from workflow_run where id = %s", [run_id]).fetchone() == ("pending",)
+
+    db.execute("select resume(%s)", [type_])
+
+    assert ended(db, run_id, seconds=20) == "succeeded"
