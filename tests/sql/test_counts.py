@@ -383,12 +383,13 @@ def test_a_snapshot_that_is_held_reads_its_own_counts(
     assert counts(old) == {(type_, "pending"): 2}
 
 
-def test_a_copy_on_a_server_that_is_younger_folds_all_the_same(db: Database) -> None:
+@pytest.mark.parametrize("from_xid", ["4611686018427387904", "4"])
+def test_a_copy_on_another_server_folds_all_the_same(db: Database, from_xid: str) -> None:
     type_ = a_type()
     submit(db, type_)
     ask(db, fold_counts())
-    # What a dump brings to a server that has seen fewer transactions.
-    db.execute("update workflow_fold set from_xid = '4611686018427387904'")
+    # What a dump brings to another server.
+    db.execute("update workflow_fold set from_xid = %s::text::xid8, server_id = server_id + 1", [from_xid])
 
     submit(db, type_)
     unfolded = counts(db)
@@ -396,6 +397,8 @@ def test_a_copy_on_a_server_that_is_younger_folds_all_the_same(db: Database) -> 
 
     assert unfolded == {(type_, "pending"): 2} == counts(db)
     assert folded == 1
+    submit(db, type_)
+    assert counts(db) == {(type_, "pending"): 3}
 
 
 # ── recount ────────────────────────────────────────────────────────────────────────────────────────

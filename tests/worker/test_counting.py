@@ -32,7 +32,9 @@ def test_a_worker_folds_what_it_finds(start: Start, db: Database, database_url: 
     a_run(db, status="failed")
     assert count(db, "workflow_delta") > 0
 
-    start(Worker(patterns=["none.%"], database_url=database_url))
+    worker = Worker(database_url=database_url)
+    worker.register("none.%", lambda run: None)
+    start(worker)
 
     eventually(lambda: count(db, "workflow_delta") == 0, what="the fold")
     assert db.execute("select status, runs from workflow_count where runs > 0").fetchall() == [("failed", 1)]

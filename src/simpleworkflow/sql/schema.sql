@@ -845,6 +845,7 @@ CREATE FUNCTION workflow.fold(p_limit integer DEFAULT 20000, p_pause_seconds dou
 declare
   v_now timestamptz := clock_timestamp();
   v_fold workflow.workflow_fold;
+  v_server_id bigint := (select server.system_identifier from pg_control_system() as server);
   v_snapshot pg_snapshot;
   v_last xid8;
   v_folded int;
@@ -858,14 +859,14 @@ begin
   elsif not exists (select from workflow.unfolded()) then
     return 0;
   end if;
-  select fold.is_only, fold.from_xid, fold.open_xids, fold.folded_at, fold.forgotten_at into
-         v_fold.is_only, v_fold.from_xid, v_fold.open_xids, v_fold.folded_at, v_fold.forgotten_at
+  select fold.from_xid, fold.open_xids, fold.server_id, fold.forgotten_at into
+         v_fold.from_xid, v_fold.open_xids, v_fold.server_id, v_fold.forgotten_at
     from workflow.workflow_fold as fold
      for update skip locked;
   if not found then
     return null;
   end if;
-  if v_fold.from_xid > pg_snapshot_xmax(pg_current_snapshot()) then   -- see unfolded
+  if v_fold.server_id is distinct from v_server_id then   -- see unfolded
     v_fold.from_xid := '0';
     v_fold.open_xids := '{}';
   end if;
@@ -939,7 +940,7 @@ begin
   v_from := case when v_is_partial then greatest(v_fold.from_xid, v_last) else pg_snapshot_xmax(v_snapshot) end;
   v_going_on := array(select pg_snapshot_xip(v_snapshot)) || pg_current_xact_id();
   update workflow.workflow_fold as fold
-     set from_xid = v_from, folded_at = v_now,
+     set from_xid = v_from, server_id = v_server_id, folded_at = v_now,
          open_xids = array(select distinct left_by.xid
                              from unnest(v_going_on || case when v_is_partial then v_fold.open_xids end) as left_by (xid)
                             where left_by.xid < v_from
@@ -1203,7 +1204,8 @@ begin
     select count(*)
       from (select
               from workflow.workflow_delta as delta
-             where delta.xid >= (select fold.from_xid from workflow.workflow_fold as fold)
+             where delta.xid >= (select case when fold.server_id = server.system_identifier then fold.from_xid else '0' end
+                                   from workflow.workflow_fold as fold cross join pg_control_system() as server)
              limit p_rows + 1) as unfolded);
 end
 $$;
@@ -2326,10 +2328,9 @@ declare
   v_from xid8;
   v_open xid8[];
 begin
-  select fold.from_xid, fold.open_xids into v_from, v_open from workflow.workflow_fold as fold;
-  if v_from > pg_snapshot_xmax(pg_current_snapshot()) then
-    v_from := '0';
-  end if;
+  select case when fold.server_id = server.system_identifier then fold.from_xid else '0' end, fold.open_xids
+    into v_from, v_open
+    from workflow.workflow_fold as fold cross join pg_control_system() as server;
   return query
   select delta.xid, delta.created_at, delta.runs, delta.type, delta.from_status, delta.to_status, delta.event_type
     from workflow.workflow_delta as delta
@@ -2584,6 +2585,7 @@ CREATE TABLE workflow.workflow_fold (
     is_only boolean DEFAULT true NOT NULL,
     from_xid xid8 DEFAULT '0'::xid8 NOT NULL,
     open_xids xid8[] DEFAULT '{}'::xid8[] NOT NULL,
+    server_id bigint,
     folded_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     forgotten_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     recounted_at timestamp with time zone,

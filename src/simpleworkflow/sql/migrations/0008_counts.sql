@@ -44,6 +44,8 @@ create table {schema}.workflow_fold (
   is_only      boolean     not null default true,
   from_xid     xid8        not null default '0',
   open_xids    xid8[]      not null default '{}',
+  -- Of which server these are: a dump brings them to another one, which counts its transactions by itself.
+  server_id    bigint,
   folded_at    timestamptz not null default '-infinity',
   forgotten_at timestamptz not null default '-infinity',
   recounted_at timestamptz,
@@ -133,7 +135,7 @@ create trigger count_deletion after delete on {schema}.workflow_run
 
 -- What is not folded yet, to this statement's snapshot.  Found by the transactions that left it: what lies before has
 -- been deleted by a fold, and under a snapshot that somebody holds its dead entries would be walked over by everybody.
--- In a copy of the data on a server that has not come to from_xid yet, everything is looked at.
+-- In a copy of the data on another server, which has other transactions, everything is looked at until the first fold.
 create function {schema}.unfolded() returns setof {schema}.workflow_delta
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -142,10 +144,9 @@ declare
   v_from xid8;
   v_open xid8[];
 begin
-  select fold.from_xid, fold.open_xids into v_from, v_open from {schema}.workflow_fold as fold;
-  if v_from > pg_snapshot_xmax(pg_current_snapshot()) then
-    v_from := '0';
-  end if;
+  select case when fold.server_id = server.system_identifier then fold.from_xid else '0' end, fold.open_xids
+    into v_from, v_open
+    from {schema}.workflow_fold as fold cross join pg_control_system() as server;
   return query
   select delta.xid, delta.created_at, delta.runs, delta.type, delta.from_status, delta.to_status, delta.event_type
     from {schema}.workflow_delta as delta
@@ -167,7 +168,8 @@ begin
     select count(*)
       from (select
               from {schema}.workflow_delta as delta
-             where delta.xid >= (select fold.from_xid from {schema}.workflow_fold as fold)
+             where delta.xid >= (select case when fold.server_id = server.system_identifier then fold.from_xid else '0' end
+                                   from {schema}.workflow_fold as fold cross join pg_control_system() as server)
              limit p_rows + 1) as unfolded);
 end
 $fn$;
@@ -181,6 +183,7 @@ set enable_seqscan = off set enable_bitmapscan = off set jit = off as $fn$
 declare
   v_now timestamptz := clock_timestamp();
   v_fold {schema}.workflow_fold;
+  v_server_id bigint := (select server.system_identifier from pg_control_system() as server);
   v_snapshot pg_snapshot;
   v_last xid8;
   v_folded int;
@@ -194,14 +197,14 @@ begin
   elsif not exists (select from {schema}.unfolded()) then
     return 0;
   end if;
-  select fold.is_only, fold.from_xid, fold.open_xids, fold.folded_at, fold.forgotten_at into
-         v_fold.is_only, v_fold.from_xid, v_fold.open_xids, v_fold.folded_at, v_fold.forgotten_at
+  select fold.from_xid, fold.open_xids, fold.server_id, fold.forgotten_at into
+         v_fold.from_xid, v_fold.open_xids, v_fold.server_id, v_fold.forgotten_at
     from {schema}.workflow_fold as fold
      for update skip locked;
   if not found then
     return null;
   end if;
-  if v_fold.from_xid > pg_snapshot_xmax(pg_current_snapshot()) then   -- see unfolded
+  if v_fold.server_id is distinct from v_server_id then   -- see unfolded
     v_fold.from_xid := '0';
     v_fold.open_xids := '{}';
   end if;
@@ -275,7 +278,7 @@ begin
   v_from := case when v_is_partial then greatest(v_fold.from_xid, v_last) else pg_snapshot_xmax(v_snapshot) end;
   v_going_on := array(select pg_snapshot_xip(v_snapshot)) || pg_current_xact_id();
   update {schema}.workflow_fold as fold
-     set from_xid = v_from, folded_at = v_now,
+     set from_xid = v_from, server_id = v_server_id, folded_at = v_now,
          open_xids = array(select distinct left_by.xid
                              from unnest(v_going_on || case when v_is_partial then v_fold.open_xids end) as left_by (xid)
                             where left_by.xid < v_from
