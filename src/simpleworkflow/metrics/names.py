@@ -9,7 +9,7 @@ __all__ = ["NAMES", "MetricName", "build_family", "family"]
 
 
 class MetricName(NamedTuple):
-    """One metric.  ``where``: ``worker``; no label is ever a worker, a run or a key."""
+    """One metric.  ``where``: ``worker``, ``server`` or both; no label is ever a worker, a run or a key."""
 
     kind: Literal["counter", "gauge", "histogram"]
     where: frozenset[str]
@@ -17,11 +17,11 @@ class MetricName(NamedTuple):
     meaning: str
 
 
-_WORKER = frozenset({"worker"})
+_WORKER, _SERVER, _BOTH = frozenset({"worker"}), frozenset({"server"}), frozenset({"worker", "server"})
 _TYPE = ("type",)
 
 NAMES: dict[str, MetricName] = {
-    "simpleworkflow_build_info": MetricName("gauge", _WORKER, ("version",), "1, of this version"),
+    "simpleworkflow_build_info": MetricName("gauge", _BOTH, ("version",), "1, of this version"),
     "simpleworkflow_claimed_total": MetricName("counter", _WORKER, _TYPE, "runs claimed"),
     "simpleworkflow_finished_total": MetricName(
         "counter",
@@ -65,13 +65,29 @@ NAMES: dict[str, MetricName] = {
         (),
         "since the database last answered a heartbeat; normally up to a third of a lease",
     ),
-    "simpleworkflow_database_up": MetricName("gauge", _WORKER, (), "1; 0 while the database is away"),
+    "simpleworkflow_database_up": MetricName("gauge", _BOTH, (), "1; 0 while the database is away"),
     "simpleworkflow_database_outages_total": MetricName(
         "counter", _WORKER, (), "how often a process found the database away; each process counts"
     ),
     "simpleworkflow_database_errors_total": MetricName(
         "counter", _WORKER, (), "statements that failed although the database was there"
     ),
+    "simpleworkflow_runs": MetricName(
+        "gauge",
+        _SERVER,
+        ("type", "status"),
+        "runs in the table, hidden ones not counted; `pending` are those that wait",
+    ),
+    "simpleworkflow_oldest_due_seconds": MetricName(
+        "gauge", _SERVER, _TYPE, "how long the oldest run that is due and waits has been due; 0: none"
+    ),
+    "simpleworkflow_events_per_second": MetricName(
+        "gauge",
+        _SERVER,
+        ("event",),
+        "runs submitted, claimed, succeeded, failed, retried, cancelled, expired, by anybody, over five minutes",
+    ),
+    "simpleworkflow_type_enabled": MetricName("gauge", _SERVER, _TYPE, "0 while the type is paused"),
 }
 
 
