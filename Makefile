@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint types help migrate-up test-postgres test-pooled test-serializable bench bench-growth recovery docs format schema clean kills faults chaos
+.PHONY: demo test lint types help migrate-up test-postgres test-pooled test-serializable bench bench-growth recovery docs format schema clean kills faults chaos dashboard
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -48,6 +48,12 @@ docs: $(VENV)/.installed-dev  ## check the documentation: links, commands, and t
 
 schema: $(VENV)/.installed-dev  ## write sql/schema.sql anew from the migrations
 	@$(BIN)/python tests/migrations/dump.py
+
+dashboard: dashboard/node_modules/.package-lock.json  ## build the dashboard from its sources (needs Node 20 or newer)
+	@cd dashboard && npm run --silent check && npm run --silent build
+
+dashboard/node_modules/.package-lock.json: dashboard/package.json dashboard/package-lock.json
+	@cd dashboard && npm ci --silent --ignore-scripts && touch node_modules/.package-lock.json
 
 lint: $(VENV)/.installed-dev  ## ruff and the import rules
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports

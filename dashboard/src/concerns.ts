@@ -1,0 +1,98 @@
+// What whoever is on call should look at, worst first, each with where to put it right.  Pure.
+import { count, duration, plural } from "./format";
+import type { Finding, Stats, TypeSummary, WorkerInfo } from "./model";
+import { href } from "./router";
+
+export interface Concern {
+  severity: "error" | "warning" | "notice";
+  says: string;
+  does: string;
+  to: string;
+}
+
+const LATE_SECONDS = 60;
+
+export interface Known {
+  stats: Stats | null;
+  types: TypeSummary[] | null;
+  workers: WorkerInfo[] | null;
+  findings: Finding[] | null;
+  seconds: number;
+}
+
+export function concernsIn({ stats, types, workers, findings, seconds }: Known): Concern[] {
+  const found: Concern[] = [];
+  const running = workers?.filter((one) => one.state === "running") ?? null;
+  const pending = stats?.runs.pending ?? 0;
+  if (running && !running.length && pending)
+    found.push({
+      severity: "error",
+      says: `No worker is running; ${plural(pending, "run")} ${pending === 1 ? "is" : "are"} pending.`,
+      does: "workers",
+      to: href("workers"),
+    });
+  for (const one of types ?? []) found.push(...ofType(one, running, seconds));
+  for (const one of workers ?? [])
+    if (one.state === "lost")
+      found.push({
+        severity: "warning",
+        says: `Worker ${one.host}:${one.pid} is lost${one.held ? `; it held ${plural(one.held, "run")}` : ""}.`,
+        does: "workers",
+        to: href("workers"),
+      });
+  for (const one of findings ?? [])
+    if ((one.severity === "error" || one.severity === "warning") && !SAID_BY_TYPES.has(one.check))
+      found.push({ severity: one.severity, says: `${one.check}: ${one.found}`, does: "health", to: href("health") });
+  const order = { error: 0, warning: 1, notice: 2 };
+  return found.sort((a, b) => order[a.severity] - order[b.severity]);
+}
+
+// What the figures of types and workers tell sooner.
+const SAID_BY_TYPES = new Set(["due runs"]);
+
+function ofType(one: TypeSummary, running: WorkerInfo[] | null, seconds: number): Concern[] {
+  const found: Concern[] = [];
+  const failed = Math.round((one.rates.failed ?? 0) * seconds);
+  const well = Math.round((one.rates.succeeded ?? 0) * seconds);
+  const pending = one.runs.pending ?? 0;
+  if (failed)
+    found.push({
+      severity: "error",
+      says: `${one.type}: ${count(failed)} of ${count(failed + well)} that ended in the last ${duration(seconds)} failed.`,
+      does: "see them",
+      to: href("runs", { pattern: one.type, status: "failed" }),
+    });
+  if (!one.is_enabled) {
+    if (pending || one.type === one.disabled_by)
+      found.push({
+        severity: "notice",
+        says: `${one.type} is paused${one.disabled_by && one.disabled_by !== one.type ? ` by ${one.disabled_by}` : ""}; ${plural(pending, "run")} pending.`,
+        does: "resume",
+        to: href("types"),
+      });
+  } else if (pending && one.handled_by === null)
+    found.push({
+      severity: "error",
+      says: `${one.type}: no worker has ever handled it; ${plural(pending, "run")} pending.`,
+      does: "see them",
+      to: href("runs", { pattern: one.type, status: "pending" }),
+    });
+  else if (pending && running?.length && !running.some((worker) => worker.patterns.some((pattern) => covers(pattern, one.type))))
+    found.push({
+      severity: "error",
+      says: `${one.type}: no running worker handles it; ${plural(pending, "run")} pending.`,
+      does: "see them",
+      to: href("runs", { pattern: one.type, status: "pending" }),
+    });
+  else if ((one.oldest_due_seconds ?? 0) > LATE_SECONDS && running?.length)
+    found.push({
+      severity: "warning",
+      says: `${one.type}: the oldest run has been due for ${duration(one.oldest_due_seconds)}; ${plural(pending, "run")} pending.`,
+      does: "see them",
+      to: href("runs", { pattern: one.type, status: "pending" }),
+    });
+  return found;
+}
+
+export const covers = (pattern: string, type: string): boolean =>
+  pattern.endsWith("%") ? type.startsWith(pattern.slice(0, -1)) : type === pattern;

@@ -1,0 +1,157 @@
+// Now: what needs somebody, what happens, and how each type fares.
+import { useMemo, useState } from "preact/hooks";
+import { Chart, type Line } from "../chart";
+import { count, duration, plural, rate } from "../format";
+import { useLive } from "../live";
+import type { Finding, Stats, TypeSummary, WorkerInfo } from "../model";
+import { Answer, Choice, Empty, Page, Shape, WINDOWS } from "../parts";
+import { href } from "../router";
+import { type Concern, concernsIn } from "../concerns";
+import { TypeTable } from "./types";
+
+export function Now() {
+  const [seconds, setSeconds] = useState<number>(300);
+  const stats = useLive<Stats>(`stats?window_seconds=${seconds}`, seconds > 3600 ? 5 : 2);
+  const types = useLive<{ types: TypeSummary[] }>(`types?window_seconds=${seconds}`, 5);
+  const workers = useLive<{ workers: WorkerInfo[] }>("workers", 5);
+  const health = useLive<{ findings: Finding[] }>("health", 60);
+  const alive = workers.answer?.workers.filter((one) => one.state === "running") ?? null;
+  const concerns = concernsIn({
+    stats: stats.answer,
+    types: types.answer?.types ?? null,
+    workers: workers.answer?.workers ?? null,
+    findings: health.answer?.findings ?? null,
+    seconds,
+  });
+  const isKnown = !!(stats.answer && types.answer && workers.answer);
+
+  return (
+    <Page
+      title="Now"
+      says="What runs, what waits, what fails, and what needs you."
+      aside={<Choice label="window" options={WINDOWS} value={seconds} choose={setSeconds} />}
+    >
+      <Concerns concerns={concerns} isKnown={isKnown} />
+      <Answer live={stats} what="its figures">
+        {(answer) => (
+          <>
+            <Tiles stats={answer} workers={alive} />
+            <Throughput stats={answer} />
+          </>
+        )}
+      </Answer>
+      <section aria-labelledby="by-type">
+        <h2 id="by-type">
+          By type <a class="more" href={href("types")}>pause, resume, all figures</a>
+        </h2>
+        <Answer live={types} what="its types">
+          {(answer) =>
+            answer.types.length ? (
+              <TypeTable types={answer.types.slice(0, 12)} isShort />
+            ) : (
+              <Empty title="No types yet.">Start a worker, or submit a run: its type then stands here.</Empty>
+            )
+          }
+        </Answer>
+      </section>
+      {workers.problem && <Answer live={workers} what="its workers">{() => null}</Answer>}
+    </Page>
+  );
+}
+
+function Concerns({ concerns, isKnown }: { concerns: Concern[]; isKnown: boolean }) {
+  if (!concerns.length)
+    return isKnown ? (
+      <div class="concerns is-well" role="status">
+        <Shape of="succeeded" /> All is well: nothing fails, nothing waits that should run.
+      </div>
+    ) : null;
+  return (
+    <ul class="concerns" aria-label="what needs you">
+      {concerns.slice(0, 8).map((one) => (
+        <li key={one.says} class={`is-${one.severity}`}>
+          <Shape of={one.severity === "error" ? "failed" : one.severity === "warning" ? "warning" : "notice"} />
+          <span>
+            <bdi>{one.says}</bdi>
+          </span>
+          <a href={one.to}>{one.does}</a>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Tile(props: { name: string; value: string; unit?: string; says: preact.ComponentChildren; to: string; tone?: string; title?: string }) {
+  return (
+    <a class={`tile ${props.tone ?? ""}`} href={props.to} title={props.title}>
+      <span class="tile-name">{props.name}</span>
+      <span class="tile-value">
+        {props.value}
+        {props.unit && <small>{props.unit}</small>}
+      </span>
+      <span class="tile-says">{props.says}</span>
+    </a>
+  );
+}
+
+function Tiles({ stats, workers }: { stats: Stats; workers: WorkerInfo[] | null }) {
+  const { runs, rates } = stats;
+  const [done, doneUnit] = rate((rates.succeeded ?? 0) + (rates.failed ?? 0) + (rates.cancelled ?? 0));
+  const [failing, failingUnit] = rate(rates.failed);
+  const slots = workers?.reduce((sum, one) => sum + (one.concurrency ?? 0), 0) ?? 0;
+  const oldest = stats.oldest_due_seconds;
+  const due = stats.due == null ? null : `${stats.due_is_exact === false ? "≥ " : ""}${count(stats.due)} due`;
+  return (
+    <div class="tiles">
+      <Tile name="finished" value={done} unit={doneUnit} says={`${rate(rates.submitted).join("")} submitted`} to={href("runs")} />
+      <Tile name="running" value={count(runs.leased ?? 0)} says={slots ? `of ${count(slots)} slots` : "leased by workers"} to={href("runs", { status: "leased" })} />
+      <Tile
+        name="pending"
+        value={count(runs.pending ?? 0)}
+        says={due ?? (runs.waiting ? `${count(runs.waiting)} waiting` : "recorded, not begun")}
+        to={href("runs", { status: "pending" })}
+      />
+      <Tile
+        name="oldest due"
+        value={oldest == null ? "none" : duration(oldest)}
+        says={oldest == null ? "nothing due waits" : "waits for a worker"}
+        tone={oldest != null && oldest > 60 ? "is-warning" : ""}
+        to={href("runs", { status: "pending" })}
+      />
+      <Tile
+        name="failing"
+        value={failing}
+        unit={failingUnit}
+        says={`${count(runs.failed ?? 0)} failed in all`}
+        tone={rates.failed ? "is-error" : ""}
+        to={href("runs", { status: "failed" })}
+      />
+      <Tile
+        name="workers"
+        value={workers ? count(workers.length) : "–"}
+        says={workers ? (workers.length ? `${plural(new Set(workers.map((one) => one.host)).size, "host")}` : "none is running") : "not known"}
+        tone={workers && !workers.length ? "is-error" : ""}
+        to={href("workers")}
+      />
+    </div>
+  );
+}
+
+function Throughput({ stats }: { stats: Stats }) {
+  const [times, lines] = useMemo((): [number[], Line[]] => {
+    const steps = stats.series.slice(0, -1); // the last is not over: it would look like a fall
+    const of = (name: "submitted" | "succeeded" | "failed" | "retried") =>
+      steps.map((one) => (one[name] ?? 0) / stats.step_seconds);
+    return [
+      steps.map((one) => Date.parse(one.at) / 1000),
+      [
+        { name: "submitted", color: "--soft", dash: [4, 4], values: of("submitted") },
+        { name: "succeeded", color: "--good", values: of("succeeded") },
+        { name: "retried", color: "--warn", dash: [8, 3], values: of("retried") },
+        { name: "failed", color: "--bad", values: of("failed") },
+      ],
+    ];
+  }, [stats]);
+  if (!times.length) return null;
+  return <Chart label="runs per second over the window" times={times} lines={lines} />;
+}
