@@ -8,7 +8,7 @@ import { disconnectedSince, isLockedOut, post } from "./api";
 import { Dialogs, Told, ask } from "./dialog";
 import { duration } from "./format";
 import { isVisible, now } from "./live";
-import { type Place, href, place } from "./router";
+import { type Place, go, href, place } from "./router";
 import { learnWhoIAm, me } from "./session";
 import { type Theme, choose, theme } from "./theme";
 import { Login } from "./pages/login";
@@ -89,7 +89,7 @@ function App() {
       </a>
       <div class="side">
         <a class="brand" href={href("now")}>
-          <img src="static/icon.svg" alt="" width="24" height="24" /> simple-workflow
+          <img src="icon.svg" alt="" width="24" height="24" /> simple-workflow
         </a>
         <nav aria-label="pages" class={isMenuOpen.value ? "is-open" : ""}>
           {PAGES.map(([page, name, letter], index) => (
@@ -264,7 +264,7 @@ addEventListener("keydown", (event) => {
   }
   const page = Date.now() - wentAt < 1500 ? PAGES.find(([, , letter]) => letter === event.key) : undefined;
   wentAt = 0;
-  if (page) location.hash = href(page[0]);
+  if (page) go(href(page[0]));
   else if (event.key === "g") wentAt = Date.now();
   else if (event.key === "?") showKeys();
   else if (event.key === "j" || event.key === "k") moveRow(event.key === "j" ? 1 : -1);
