@@ -134,13 +134,11 @@ begin
   select run.id, 'created', jsonb_build_object('by', session_user)
     from new_runs as run
    where run.keeps_events;
-  -- What is counted (0008) tells the types too: a trigger of its own cost twice as much.
+  -- What is counted (0008) tells the types too: a trigger of its own cost twice as much.  A guard has seen to it that
+  -- each is pending and shown.
   with counted as (
     insert into {schema}.workflow_delta (runs, type, to_status, event_type)
-    select count(*), run.type, run.status, 'created'
-      from new_runs as run
-     where run.deleted_at is null
-     group by run.type, run.status
+    select count(*), run.type, 'pending', 'created' from new_runs as run group by run.type
     returning type)
   select array_agg(counted.type) into v_types from (select counted.type from counted limit 17) as counted;
   if cardinality(v_types) > 0 then   -- also where no event was written
@@ -314,6 +312,20 @@ begin
              'reason', nullif(current_setting('workflow.detail'), '')))
       from new_runs as run
      where run.keeps_events;
+  end if;
+  -- Counts (0008): the transition tells what the runs were before.  In a trigger of its own it cost as much again.
+  if v_transition = 'claim' then
+    insert into {schema}.workflow_delta (runs, type, from_status, to_status, event_type)
+    select count(*), run.type, 'pending', 'leased', 'leased' from new_runs as run group by run.type;
+  elsif v_transition in ('finish', 'expire', 'release') then
+    insert into {schema}.workflow_delta (runs, type, from_status, to_status, event_type)
+    select count(*), run.type, 'leased', run.status,
+           case v_transition when 'expire' then 'expired'
+                             when 'release' then 'released'
+                             else case run.status when 'pending' then 'retried' else run.status end end
+      from new_runs as run
+     where run.deleted_at is null
+     group by run.type, run.status;
   end if;
   if v_transition in ('expire', 'release', 'reopen') then
     perform {schema}.wake(array(select distinct run.type from new_runs as run

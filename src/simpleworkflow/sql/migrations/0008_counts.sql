@@ -63,31 +63,7 @@ alter table {schema}.workflow_rate set (fillfactor = 70);
 
 -- ── what leaves deltas ─────────────────────────────────────────────────────────────────────────────
 
--- An insert's are left by audit_insert, in the statement that finds which types to wake workers for.
-
--- Where the function that writes tells what its runs were before, the new rows are enough.
-create function {schema}.count_transition() returns trigger language plpgsql security definer
-  set search_path = pg_catalog, pg_temp as $fn$
-declare
-  v_transition text := current_setting('workflow.transition');
-begin
-  insert into {schema}.workflow_delta (runs, type, from_status, to_status, event_type)
-  select count(*), run.type, case v_transition when 'claim' then 'pending' else 'leased' end, run.status,
-         case v_transition when 'claim' then 'leased'
-                           when 'expire' then 'expired'
-                           when 'release' then 'released'
-                           else case run.status when 'pending' then 'retried' else run.status end end
-    from new_runs as run
-   where run.deleted_at is null
-   group by run.type, run.status;
-  return null;
-end
-$fn$;
-
-create trigger count_transition after update on {schema}.workflow_run
-  referencing new table as new_runs
-  for each statement when (current_setting('workflow.transition', true) in ('claim', 'finish', 'expire', 'release'))
-  execute function {schema}.count_transition();
+-- Inserts, claims, finishes, expiries and releases are counted by audit_insert and audit_transition, beside their events.
 
 -- All else, a plain UPDATE of a million runs too: how many more, or fewer, of each status there are afterwards.
 create function {schema}.count_change() returns trigger language plpgsql security definer
@@ -778,6 +754,6 @@ $fn$;
 select {schema}.recount();
 
 revoke execute on function
-  {schema}.count_transition, {schema}.count_change, {schema}.count_deletion, {schema}.fold, {schema}.forget_rates,
+  {schema}.count_change, {schema}.count_deletion, {schema}.fold, {schema}.forget_rates,
   {schema}.recount, {schema}.audit_pause, {schema}.pause, {schema}.resume
   from public;
