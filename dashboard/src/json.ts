@@ -172,10 +172,13 @@ export function layOut(text: string): { pieces: Piece[]; lines: number; secrets:
       if (isKey && SECRET.test(word.slice(1, -1))) {
         const from = colon.lastIndex + (/^\s*/.exec(text.slice(colon.lastIndex, colon.lastIndex + 99))?.[0].length ?? 0);
         const to = endOfValue(text, from);
-        put("plain", ": ");
-        put("secret", text.slice(from, to).trim());
-        secrets++;
-        at = to;
+        // A number under "token" is the fencing token of an event.
+        if (word !== '"token"' || !/^\d/.test(text.slice(from, from + 1))) {
+          put("plain", ": ");
+          put("secret", text.slice(from, to).trim());
+          secrets++;
+          at = to;
+        }
       }
     } else {
       WORD.lastIndex = at;
