@@ -7,9 +7,11 @@ import pytest
 from builders import (
     Database,
     a_held_run,
+    a_type,
     ask,
     attempt,
     claim,
+    claim_many,
     column_of,
     count,
     events_of,
@@ -18,6 +20,7 @@ from builders import (
     retry,
     rewrite,
     status_of,
+    submit,
 )
 from simpleworkflow import statements
 
@@ -172,6 +175,35 @@ def test_one_foreign_token_in_a_batch_refuses_that_run_alone(db):
     assert [status_of(db, one.id) for one in held].count("succeeded") == 4
     assert status_of(db, held[2].id) == "leased"
     assert count(db, "workflow_event", "event_type = 'succeeded'") == 4
+
+
+def test_each_event_of_a_batch_says_its_own_attempt_and_token(db):
+    type_ = a_type()
+    numbers = {(1, 1), (1, 5), (4, 1), (4, 5)}
+    for attempt_, token in sorted(numbers):
+        rewrite(
+            db, submit(db, type_, max_attempts=9), f"attempt = {attempt_ - 1}, fencing_token = {token - 1}"
+        )
+
+    held = claim_many(db, patterns=[type_], limit=4)
+    ask(
+        db,
+        statements.finish_runs(
+            "worker", [statements.Finished(one.id, one.fencing_token, "succeeded") for one in held]
+        ),
+    )
+
+    for event in ("leased", "succeeded"):
+        said = db.execute(
+            "select run.id, data, run.attempt, run.fencing_token from workflow_run as run"
+            " join workflow_event on workflow_id = run.id where event_type = %s",
+            [event],
+        ).fetchall()
+        assert {(attempt_, token) for _, _, attempt_, token in said} == numbers
+        assert all(
+            data == {"worker": "worker", "attempt": attempt_, "token": token}
+            for _, data, attempt_, token in said
+        )
 
 
 def test_a_run_twice_in_one_batch_has_one_outcome_and_one_event(db):

@@ -45,9 +45,10 @@ CREATE FUNCTION workflow.audit_insert() RETURNS trigger
     AS $$
 declare
   v_types text[];
+  v_data jsonb := jsonb_build_object('by', session_user);
 begin
   insert into workflow.workflow_event (workflow_id, event_type, data)
-  select run.id, 'created', jsonb_build_object('by', session_user)
+  select run.id, 'created', v_data
     from new_runs as run
    where run.keeps_events;
   -- What is counted (0008) tells the types too: a trigger of its own cost twice as much.  A guard has seen to it that
@@ -98,21 +99,34 @@ CREATE FUNCTION workflow.audit_transition() RETURNS trigger
 declare
   v_transition text := current_setting('workflow.transition');
   v_actor text := current_setting('workflow.actor', true);
+  v_attempt int;
+  v_token bigint;
+  v_data jsonb;
 begin
+  if v_transition in ('claim', 'finish') then
+    select run.attempt, run.fencing_token,
+           jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token)
+      into v_attempt, v_token, v_data
+      from new_runs as run
+     limit 1;
+  end if;
   if v_transition = 'claim' then
     insert into workflow.workflow_event (workflow_id, event_type, data)
     select run.id, 'leased',
-           jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token)
+           case when run.attempt = v_attempt and run.fencing_token = v_token then v_data
+                else jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token) end
       from new_runs as run
      where run.keeps_events;
   elsif v_transition = 'finish' then
     insert into workflow.workflow_event (workflow_id, event_type, data)
     select run.id,
            case run.status when 'pending' then 'retried' else run.status end,
-           case run.status
-             when 'succeeded' then
+           case
+             when run.status = 'succeeded' and run.attempt = v_attempt and run.fencing_token = v_token then
+               v_data
+             when run.status = 'succeeded' then
                jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token)
-             when 'failed' then
+             when run.status = 'failed' then
                jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
                                   'error', run.last_error)
              else
