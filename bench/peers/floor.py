@@ -12,7 +12,7 @@ from protocol import in_threads, main, started
 from simpleworkflow.database import run
 from simpleworkflow.statements import Finished, exchange
 
-BATCH = 250  # what one exchanger of a worker with the default concurrency claims at once
+BATCH = 500  # what one exchanger of a worker with the default concurrency claims at once
 POLL_SECONDS = 0.005
 
 

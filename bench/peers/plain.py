@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from protocol import in_threads, main, started
 
-BATCH = 250
+BATCH = 500
 TABLE = """
 create table job (
   id bigint generated always as identity primary key, payload jsonb not null,

@@ -23,7 +23,9 @@ _WHY = {
     "trigger": "changes pass unchecked, or leave no event",
     "function": "what calls it fails",
 }
-_FORMER_OWNER = "knows a former owner of the table"  # the row guard names the owner, whose functions it lets pass
+_FORMER_OWNER = (
+    "knows a former owner of the table"  # the row guard names the owner, whose functions it lets pass
+)
 _WHY_FORMER = "each row that a claim or a finish writes is checked once more, which costs it a microsecond"
 
 
