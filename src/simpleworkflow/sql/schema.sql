@@ -2725,7 +2725,7 @@ ALTER TABLE ONLY workflow.workflow_registry
     ADD CONSTRAINT workflow_registry_pkey PRIMARY KEY (workflow_name);
 
 ALTER TABLE ONLY workflow.workflow_run
-    ADD CONSTRAINT workflow_run_idempotency_key UNIQUE (idempotency_key);
+    ADD CONSTRAINT workflow_run_idempotency_key UNIQUE (idempotency_key) WITH (deduplicate_items=off);
 
 ALTER TABLE ONLY workflow.workflow_run
     ADD CONSTRAINT workflow_run_pkey PRIMARY KEY (id);

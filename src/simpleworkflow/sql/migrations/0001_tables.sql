@@ -54,7 +54,9 @@ create table {schema}.workflow_run (
 
   constraint workflow_run_pkey primary key (id),
   -- Not partial, although most keys are null: `on conflict (idempotency_key)` must find it.
-  constraint workflow_run_idempotency_key unique (idempotency_key),
+  -- Its many nulls stand singly: in one list they were sorted and searched for each that came (1.5 of 29 microseconds of a
+  -- drained run; the price is 36 bytes).
+  constraint workflow_run_idempotency_key unique (idempotency_key) with (deduplicate_items = off),
   constraint workflow_run_status check (
     status in ('pending', 'leased', 'waiting', 'succeeded', 'failed', 'cancelled')),
   constraint workflow_run_lease check (
