@@ -33,7 +33,7 @@ def test_a_worker_folds_what_it_finds(start: Start, db: Database, database_url: 
     assert count(db, "workflow_delta") > 0
 
     worker = Worker(database_url=database_url)
-    worker.register("none.%", lambda run: None)
+    worker.register("none.%", lambda _run: None)
     start(worker)
 
     eventually(lambda: count(db, "workflow_delta") == 0, what="the fold")
