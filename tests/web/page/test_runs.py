@@ -75,9 +75,7 @@ def test_a_run_is_found_and_cancelled_by_keyboard_alone(open_page: Open, databas
     expect(page.locator(".run-state")).to_contain_text("pending")
     page.keyboard.press("c")
     expect(page.get_by_role("dialog")).to_be_visible()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Shift+Tab")
-    page.get_by_label("Reason").focus()
+    expect(page.get_by_label("Reason")).to_be_focused()
     page.keyboard.type("by hand")
     page.keyboard.press("Enter")
 
@@ -160,6 +158,18 @@ def test_a_long_payload_is_collapsed_until_asked_for(open_page: Open, database: 
     page.get_by_role("button", name=re.compile("show all")).click()
 
     expect(shown).to_contain_text("499")
+
+
+def test_a_payload_of_the_largest_size_is_shown_whole(open_page: Open, database: Database) -> None:
+    payload = {"numbers": list(range(100_000)), "text": "x" * 200_000, "last": "the end"}
+    page = open_page(f"runs/{submit(database, payload=payload)}", width=390)
+    shown = page.get_by_label("payload", exact=True)
+
+    page.get_by_role("button", name=re.compile("show all")).click()
+
+    expect(shown).to_contain_text("99999")
+    expect(shown).to_contain_text("the end")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_attempts_are_bars_and_progress_is_told(open_page: Open, database: Database) -> None:
