@@ -40,15 +40,18 @@ def test_a_worker_folds_what_it_finds(start: Start, db: Database, database_url: 
     assert db.execute("select status, runs from workflow_count where runs > 0").fetchall() == [("failed", 1)]
 
 
-def test_who_finds_nothing_to_fold_looks_less_and_less_often(db: Database) -> None:
+def test_who_finds_nothing_to_fold_looks_less_and_less_often_and_who_finds_much_more(db: Database) -> None:
     folding = Folding(Asking(db))
 
     pauses = [asyncio.run(folding.run_once()) for _ in range(6)]
     submit(db)
-    again = asyncio.run(folding.run_once())
+    few = asyncio.run(folding.run_once())
+    db.execute("update workflow_fold set folded_at = '-infinity'")
+    db.execute("insert into workflow_delta (runs, type) select 0, 'a.v1' from generate_series(1, 3000)")
+    many = asyncio.run(folding.run_once())
 
     assert pauses == [10, 20, 40, 60, 60, 60]
-    assert again == 5
+    assert (few, many) == (5, 1)
 
 
 @pytest.mark.fault("Concurrency", "a paused type is resumed while its workers are idle", "P7")

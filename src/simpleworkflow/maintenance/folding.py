@@ -8,10 +8,12 @@ from simpleworkflow.statements import fold_counts
 __all__ = ["Folding"]
 
 # Reading sums what is not folded: a few deltas for each batch of runs, some thousands between two folds, which is a
-# matter of milliseconds.  Where nothing comes, the pauses grow.
+# matter of milliseconds.  Where many come, it is done each second; where none come, the pauses grow.
+PAUSE_SECONDS_MIN = 1.0
 PAUSE_SECONDS = 5.0
 PAUSE_SECONDS_MAX = 60.0
-FOLDED_AT_ONCE = 20_000
+MANY = 2000
+FOLDED_AT_ONCE = 10_000
 
 
 class Folding:
@@ -25,10 +27,11 @@ class Folding:
 
     async def run_once(self) -> float:
         """Fold what there is; return the seconds until there may be something worth folding."""
-        folded = await self._link.ask(fold_counts(limit=FOLDED_AT_ONCE, pause_seconds=PAUSE_SECONDS / 2))
+        folded = await self._link.ask(fold_counts(limit=FOLDED_AT_ONCE, pause_seconds=PAUSE_SECONDS_MIN / 2))
         if folded == FOLDED_AT_ONCE:
             return 0.0
-        self._pause_seconds = (
-            min(PAUSE_SECONDS_MAX, 2 * self._pause_seconds) if folded == 0 else PAUSE_SECONDS
-        )
+        if folded == 0:
+            self._pause_seconds = min(PAUSE_SECONDS_MAX, 2 * self._pause_seconds)
+        else:
+            self._pause_seconds = PAUSE_SECONDS_MIN if folded and folded > MANY else PAUSE_SECONDS
         return self._pause_seconds

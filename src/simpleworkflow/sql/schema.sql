@@ -841,7 +841,7 @@ CREATE FUNCTION workflow.fits(p_value jsonb, p_bytes_max integer) RETURNS boolea
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (pg_column_size(p_value) <= 800) THEN (octet_length((p_value)::text) <= p_bytes_max) WHEN workflow.nests_beyond_limit(p_value) THEN false WHEN ((pg_column_size(p_value) > 2000) AND workflow.prints_beyond_limit(p_value)) THEN false ELSE (octet_length((p_value)::text) <= p_bytes_max) END;
 
-CREATE FUNCTION workflow.fold(p_limit integer DEFAULT 20000, p_pause_seconds double precision DEFAULT 0) RETURNS integer
+CREATE FUNCTION workflow.fold(p_limit integer DEFAULT 10000, p_pause_seconds double precision DEFAULT 0) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -1198,7 +1198,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.is_behind(p_rows integer DEFAULT 50000) RETURNS boolean
+CREATE FUNCTION workflow.is_behind(p_rows integer DEFAULT 10000) RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'

@@ -33,7 +33,7 @@ def list_types(window_seconds: float) -> Statement[list[TypeSummary] | None]:
     )
 
 
-def fold_counts(*, limit: int = 20_000, pause_seconds: float = 0.0) -> Statement[int | None]:
+def fold_counts(*, limit: int = 10_000, pause_seconds: float = 0.0) -> Statement[int | None]:
     """Sum up to ``limit`` deltas; return how many that were, None when somebody else does it, or did just now."""
     return Statement(
         "select {schema}.fold(%s::int, %s::double precision)",

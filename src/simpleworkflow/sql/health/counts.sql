@@ -1,7 +1,7 @@
 -- Counts that are wrong, as far as that can be seen without reading the table: where there are few of a status, the indexes
 -- tell; where there are many, wf verify does.  And whether anybody folds.
 with counted as materialized (
-  select counts.type, counts.status, counts.runs from {schema}.counts() where not {schema}.is_behind()),
+  select counts.type, counts.status, counts.runs from {schema}.counts() where not {schema}.is_behind(50000)),
 present as (
   select listed.status, count(*) as runs
     from unnest('{pending,leased,waiting,failed,cancelled}'::text[]) as named (status)
@@ -38,7 +38,7 @@ select 'warning',
                coalesce((select sum(counted.runs) from counted where counted.status = named.status), 0) as runs
           from unnest('{pending,leased,waiting,failed,cancelled}'::text[]) as named (status)
           left join present on present.status = named.status) as summed
- where not {schema}.is_behind()
+ where not {schema}.is_behind(50000)
    and least(summed.runs, 1001) <> least(summed.present, 1001)
 union all
 select 'warning', 'more than 50000 changes of counts are not summed up, the last time was '
@@ -47,4 +47,4 @@ select 'warning', 'more than 50000 changes of counts are not summed up, the last
        'whoever asks how many runs there are has to sum them up first',
        'start a worker, or: select {schema}.fold() until it returns 0'
   from {schema}.workflow_fold as fold
- where {schema}.is_behind()
+ where {schema}.is_behind(50000)

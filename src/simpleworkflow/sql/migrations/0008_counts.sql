@@ -134,8 +134,9 @@ begin
 end
 $fn$;
 
--- Whether more than p_rows are not folded: then a reader had better fold first.
-create function {schema}.is_behind(p_rows int default 50000) returns boolean
+-- Whether more than p_rows are not folded: then a reader had better fold first.  (200 types: stats takes 11 ms with 3,000
+-- unfolded, 117 ms with 45,000; a fold of 10,000 takes 35 ms.)
+create function {schema}.is_behind(p_rows int default 10000) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $fn$
@@ -152,7 +153,7 @@ $fn$;
 
 -- Sum up to p_limit deltas, delete them, and return how many that were; null when somebody else is at it, or was within
 -- p_pause_seconds.  However many call it at once, and whenever one is killed, each delta is summed once.
-create function {schema}.fold(p_limit int default 20000, p_pause_seconds double precision default 0) returns int
+create function {schema}.fold(p_limit int default 10000, p_pause_seconds double precision default 0) returns int
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $fn$
