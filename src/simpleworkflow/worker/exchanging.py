@@ -204,6 +204,10 @@ class Exchanger:
         if answer.refused:
             logger.info("results refused, of runs cancelled or lost: %d", len(answer.refused))
         await self._holder.begin(is_stopping=self._is_stopping and bool(answer.claimed))
+        if 0 < len(answer.claimed) < claim.limit:
+            # Nothing more was there: first the handlers begin, then the next question is made.  While runs flow it is
+            # the other way round, so that they execute while it is at the server.
+            await asyncio.sleep(0)
 
     def _claim(self, limit: int) -> Claim:
         now = monotonic()
