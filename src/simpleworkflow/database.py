@@ -37,6 +37,7 @@ from simpleworkflow.sql import groups_by_function
 __all__ = [
     "Rows",
     "Statement",
+    "SyncConnection",
     "connect",
     "connect_async",
     "cut_after",
@@ -159,14 +160,14 @@ def first_line(error: Exception) -> str:
     return " ".join(text.split("\n", 1)[0].split())
 
 
-def connect(conninfo: str, *, session: Session | None = None, **parameters: Any) -> psycopg.Connection[Any]:
+def connect(conninfo: str, *, session: Session | None = None, **parameters: Any) -> SyncConnection[Any]:
     """Open one connection in autocommit mode, begun as ``session`` says.
 
     Raises:
         DatabaseUnavailable: it cannot be had; the message holds no secret.
     """
     with translated():
-        conn = psycopg.connect(conninfo, **_parameters(conninfo, parameters))
+        conn = SyncConnection.connect(conninfo, **_parameters(conninfo, parameters))
         try:
             if session is not None:
                 with cut_after(conn, CONNECT_TIMEOUT_SECONDS):
@@ -242,6 +243,28 @@ async def within(
     finally:
         if timer is not None:
             timer.cancel()
+
+
+class SyncConnection(psycopg.Connection[Row]):
+    """A connection that does something else, once, as soon as it waits for the answer to a statement."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def wait(self, gen: PQGen[T], *arguments: Any, **named: Any) -> T:
+        """Return what a generator of the driver does, each of whose steps waits for the socket."""
+        return super().wait(gen if self.meanwhile is None else self._meanwhile(gen), *arguments, **named)
+
+    def _meanwhile(self, gen: PQGen[T]) -> PQGen[T]:
+        try:
+            wanted = next(gen)
+            while True:
+                if wanted == Wait.R and self.meanwhile is not None:  # all is sent
+                    meanwhile, self.meanwhile = self.meanwhile, None
+                    meanwhile()
+                wanted = gen.send((yield wanted))
+        except StopIteration as ended:
+            value: T = ended.value
+            return value
 
 
 class _AsyncConnection(psycopg.AsyncConnection[Row]):

@@ -172,7 +172,7 @@ def test_many_runs_whose_connection_is_lost_before_the_commit_are_known_not_to_b
 
     def runs() -> Iterator[NewRun]:
         for n in range(12_000):
-            if n == 11_000:  # two statements are under way by now
+            if n == 11_000:  # the first statement is under way by now
                 kill_sessions(db)
             yield NewRun(type="a.run.v1", payload={"n": n})
 

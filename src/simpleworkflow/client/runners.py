@@ -16,7 +16,17 @@ from simpleworkflow.client import verbs
 from simpleworkflow.client.idle import CONNECT_PARAMETERS, Idle, begin_anew_after_fork
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.retrying import Retrying, is_stale, lost_together
-from simpleworkflow.database import Statement, connect, connect_async, run, run_async, translated, within
+from simpleworkflow.client.together import run_together, run_together_async
+from simpleworkflow.database import (
+    Statement,
+    SyncConnection,
+    connect,
+    connect_async,
+    run,
+    run_async,
+    translated,
+    within,
+)
 from simpleworkflow.errors import DatabaseUnavailable
 from simpleworkflow.model import check_integer
 from simpleworkflow.resolve import Database
@@ -65,7 +75,7 @@ class Runner(_Connecting):
 
     def __init__(self, place: Place, pool_size: int) -> None:
         super().__init__(place, pool_size)
-        self._idle: Idle[psycopg.Connection[Any]] = Idle()
+        self._idle: Idle[SyncConnection[Any]] = Idle()
         self._make_locks()
         begin_anew_after_fork(self)
 
@@ -104,14 +114,11 @@ class Runner(_Connecting):
         if second is None:
             return self.run(first)
         self.prepare()
-        answers: list[T] = []
         is_sent = False
         with self._connection() as conn:
             try:
                 with translated(), conn.transaction():
-                    for statement in chain((first, second), statements):
-                        some: list[T] = run(conn, statement, self.schema)
-                        answers += some
+                    answers = run_together(conn, chain((first, second), statements), self.schema)
                     is_sent = True
                 return answers
             except DatabaseUnavailable as error:
@@ -132,7 +139,7 @@ class Runner(_Connecting):
         self._is_checked = True
 
     @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
+    def _connection(self) -> Iterator[SyncConnection[Any]]:
         if not self._free.acquire(timeout=FREE_CONNECTION_SECONDS):
             raise self._none_free()
         try:
@@ -148,7 +155,7 @@ class Runner(_Connecting):
         finally:
             self._free.release()
 
-    def _connect(self) -> psycopg.Connection[Any]:
+    def _connect(self) -> SyncConnection[Any]:
         assert self._database is not None
         return connect(self._database.conninfo, session=self._session(self._database), **CONNECT_PARAMETERS)
 
@@ -201,14 +208,11 @@ class AsyncRunner(_Connecting):
     async def _in_one_transaction(
         self, conn: psycopg.AsyncConnection[Any], statements: Iterator[Statement[list[T]]]
     ) -> list[T]:
-        answers: list[T] = []
         is_sent = False
         try:
             with translated():
                 async with conn.transaction():
-                    for statement in statements:
-                        some: list[T] = await run_async(conn, statement, self.schema)
-                        answers += some
+                    answers = await run_together_async(conn, statements, self.schema)
                     is_sent = True
             return answers
         except DatabaseUnavailable as error:
