@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from simpleworkflow import Worker
-from simpleworkflow.worker import calling, cpu, execution
+from simpleworkflow.worker import cpu, execution, threads
 
 execution.OVERRUN_SECONDS = 0.3  # the tests wait for it
 ENVIRONMENT = os.environ
 cpu.READY_SECONDS_MAX = float(ENVIRONMENT.get("READY", "60"))
-calling.LEFT_PER_PLACE_MAX = int(ENVIRONMENT.get("LEFT_PER_PLACE", "10"))
+threads.LEFT_PER_PLACE_MAX = int(ENVIRONMENT.get("LEFT_PER_PLACE", "10"))
 NOTES = os.open(ENVIRONMENT["NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 worker = Worker(

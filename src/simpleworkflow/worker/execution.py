@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simpleworkflow.statements import Claimed, heartbeat_runs, record_progress
 from simpleworkflow.worker.handlers import Handler
@@ -13,7 +14,7 @@ from simpleworkflow.worker.slots import Verdict
 if TYPE_CHECKING:
     from simpleworkflow.worker.engine import Engine
 
-__all__ = ["Execution"]
+__all__ = ["Execution", "within_timeout"]
 
 # A handler that cannot be cancelled (a blocked loop) has this long after its time-out before the supervisor
 # ends the process.
@@ -86,3 +87,23 @@ class Execution:
         if seconds is not None and not self.is_over:
             self.engine.table.set_timeout(self.slot, monotonic() + seconds + OVERRUN_SECONDS)
         return seconds
+
+
+async def within_timeout(executions: Sequence[Execution], awaitable: Any) -> Any:
+    """Return what ``awaitable`` does, the call of a handler that begins now.
+
+    Raises:
+        TimeoutError: it took longer than the handler's time-out, and was cancelled.
+    """
+    seconds = None
+    for execution in executions:
+        seconds = execution.begin()
+    if seconds is None:
+        return await awaitable
+    try:
+        async with asyncio.timeout(seconds) as scope:
+            return await awaitable
+    except TimeoutError:
+        if scope.expired():
+            raise TimeoutError(f"the handler ran longer than its time-out of {seconds:g} s") from None
+        raise
