@@ -68,7 +68,6 @@ export async function askToOperate(kind: Kind, filter: Filter): Promise<void> {
     kind,
     filter: narrowed,
     dry_run: true,
-    reason: null,
   });
   const many = `${dry.is_exact ? "" : "at least "}${plural(dry.matched, "run")}`;
   const question: Question = {
@@ -82,7 +81,7 @@ export async function askToOperate(kind: Kind, filter: Filter): Promise<void> {
         <p>It is done in small steps, each visible; the operation shows its progress and can be stopped.</p>
       </>
     ),
-    fields: <Reason />,
+    fields: <Reason isNeeded placeholder="kept in the history of each run" />,
     does: `${kind === "cancel" ? "Cancel" : "Reopen"} ${many}`,
     isDangerous: kind === "cancel",
     act: async (form) => {

@@ -36,7 +36,7 @@ export function concernsIn({ stats, types, workers, findings, seconds }: Known):
     if (one.state === "lost")
       found.push({
         severity: "warning",
-        says: `Worker ${one.host}:${one.pid} is lost${one.held ? `; it held ${plural(one.held, "run")}` : ""}.`,
+        says: `Worker ${one.host}${one.pid == null ? "" : `:${one.pid}`} is lost${one.held ? `; it held ${plural(one.held, "run")}` : ""}.`,
         does: "workers",
         to: href("workers"),
       });

@@ -28,10 +28,10 @@ export function tell(text: string): void {
   told.value = text;
 }
 
-export const Reason = ({ placeholder }: { placeholder?: string }) => (
+export const Reason = ({ placeholder, isNeeded }: { placeholder?: string; isNeeded?: boolean }) => (
   <label class="field">
     Reason
-    <input name="reason" maxLength={1000} autoComplete="off" placeholder={placeholder ?? "optional; kept in the audit trail"} />
+    <input name="reason" maxLength={1000} required={isNeeded} autoComplete="off" placeholder={placeholder ?? "optional; kept in the audit trail"} />
   </label>
 );
 

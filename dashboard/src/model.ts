@@ -106,7 +106,7 @@ export interface TypeSummary {
 export interface WorkerInfo {
   id: string;
   host: string;
-  pid: number;
+  pid: number | null;
   version: string | null;
   runtime: string | null;
   patterns: string[];
@@ -116,7 +116,8 @@ export interface WorkerInfo {
   stopped_at: string | null;
   held: number;
   state: "running" | "stopping" | "lost" | "stopped";
-  holds?: { id: string; type: string; attempt?: number; lease_until?: string | null; claimed_at?: string | null }[];
+  /** A few of those that it holds, the longest first. */
+  holds?: { id: string; type: string; attempt: number; leased_at: string; lease_until: string }[];
 }
 
 export interface Schedule {
@@ -132,15 +133,24 @@ export interface Schedule {
 export interface Operation {
   id: string;
   kind: "cancel" | "reopen";
-  filter: { pattern?: string[]; status?: string[]; created_from?: string | null; created_before?: string | null };
+  patterns: string[];
+  statuses: string[];
+  created_from: string | null;
+  created_before: string | null;
+  attempts: number | null;
   reason: string | null;
-  requested_by: string | null;
-  state: "running" | "stopping" | "stopped" | "finished" | "failed";
+  state: "running" | "stopped" | "finished" | "failed";
+  /** Null until they have been counted. */
   matched: number | null;
   done: number;
   changed: number;
-  started_at: string;
+  requested_by: string;
+  on_behalf_of: string | null;
+  requested_at: string;
+  started_at: string | null;
   ended_at: string | null;
+  stopped_by: string | null;
+  error: string | null;
 }
 
 export interface Finding {

@@ -55,7 +55,7 @@ const workerColumns: Column<WorkerInfo>[] = [
     cell: (one) => (
       <>
         <a class="row-link" href={href("runs", { worker: one.id })} title={one.id}>
-          <Foreign text={`${one.host}:${one.pid}`} />
+          <Foreign text={one.pid == null ? one.host : `${one.host}:${one.pid}`} />
         </a>
         <div class="soft">
           <Foreign text={[one.runtime, one.version].filter(Boolean).join(" ")} />
@@ -100,7 +100,10 @@ const workerColumns: Column<WorkerInfo>[] = [
         <ul class="words">
           {one.holds.slice(0, HELD_SHOWN).map((run) => (
             <li key={run.id}>
-              <RunLink id={run.id} /> <span class="soft">{run.type}</span>
+              <RunLink id={run.id} />{" "}
+              <span class="soft">
+                {run.type}, <Ago at={run.leased_at} />
+              </span>
             </li>
           ))}
           {one.holds.length > HELD_SHOWN && (
@@ -169,7 +172,7 @@ const scheduleColumns: Column<Schedule>[] = [
 
 // ── operations ─────────────────────────────────────────────────────────────────────────────────────
 
-const OPERATION_SHAPES = { running: "leased", stopping: "waiting", stopped: "cancelled", finished: "succeeded", failed: "failed" } as const;
+const OPERATION_SHAPES = { running: "leased", stopped: "cancelled", finished: "succeeded", failed: "failed" } as const;
 
 export function Operations({ id }: { id: string }) {
   return id ? <OneOperation id={id} /> : <AllOperations />;
@@ -211,7 +214,7 @@ function OneOperation({ id }: { id: string }) {
 
 function OperationCard({ operation, again }: { operation: Operation; again: () => void }) {
   const { state, matched, done, changed } = operation;
-  const isOpen = state === "running" || state === "stopping";
+  const isOpen = state === "running";
   const stop = () =>
     post(`operations/${operation.id}/stop`).then(
       () => again(),
@@ -227,7 +230,7 @@ function OperationCard({ operation, again }: { operation: Operation; again: () =
         <a class="row-link" href={href(`operations/${operation.id}`)}>
           {operation.kind} {matched == null ? "all that match" : `${exact(matched)} runs`}
         </a>
-        {state === "running" && mayOperate.value && (
+        {isOpen && mayOperate.value && (
           <button type="button" class="danger small" onClick={() => void stop()}>
             Stop
           </button>
@@ -242,17 +245,32 @@ function OperationCard({ operation, again }: { operation: Operation; again: () =
         <span class="number">{exact(done)}</span> looked at{matched == null ? "" : ` of ${exact(matched)}`},{" "}
         <strong class="number">{exact(changed)}</strong> changed
       </p>
-      <FilterText filter={operation.filter} />
+      <FilterText
+        filter={{
+          pattern: operation.patterns,
+          status: operation.statuses,
+          created_from: operation.created_from,
+          created_before: operation.created_before,
+        }}
+      />
+      {operation.error && <Foreign class="error-text" text={operation.error} />}
       <p class="soft">
         {operation.reason && (
           <>
             “<Foreign text={operation.reason} />”,{" "}
           </>
         )}
-        asked by <Foreign text={operation.requested_by ?? "?"} /> <Ago at={operation.started_at} />
+        asked by <Foreign text={operation.on_behalf_of ?? operation.requested_by} /> <Ago at={operation.requested_at} />
         {operation.ended_at && (
           <>
-            , ended <Ago at={operation.ended_at} />
+            , {state}
+            {operation.stopped_by && (
+              <>
+                {" "}
+                by <Foreign text={operation.stopped_by} />
+              </>
+            )}{" "}
+            <Ago at={operation.ended_at} />
           </>
         )}
       </p>

@@ -168,7 +168,7 @@ function WhyNote({ run }: { run: Run }) {
   if (!live.answer) return null;
   const { reason, says, remedy } = live.answer;
   return (
-    <aside class={`why ${["running", "next", "due_later"].includes(reason) ? "" : "needs-you"}`} aria-label="why">
+    <aside class={`why ${["running", "next", "due_later", "workers_busy"].includes(reason) ? "" : "needs-you"}`} aria-label="why">
       <span class="why-word">why</span>
       <div>
         <p>
