@@ -177,11 +177,11 @@ export function Runs() {
 }
 
 /** How long it took, runs or waits: the one length of time that matters for its status. */
-function tookOf(run: Run): string {
+function took(run: Run) {
   const seconds = (from: string, to: number) => duration(Math.max(0, (to - Date.parse(from)) / 1000));
-  if (run.finished_at) return seconds(run.created_at, Date.parse(run.finished_at));
-  if (run.status === "leased") return seconds(run.updated_at, now.value);
-  return "";
+  if (run.finished_at) return <span title="from its recording to its end">{seconds(run.created_at, Date.parse(run.finished_at))}</span>;
+  if (run.status === "leased") return <span title="since it was claimed">{seconds(run.updated_at, now.value)}</span>;
+  return null;
 }
 
 const columns: Column<Run>[] = [
@@ -225,7 +225,7 @@ const columns: Column<Run>[] = [
     ),
   },
   { name: "created", isNumber: true, cell: (run) => <Ago at={run.created_at} /> },
-  { name: "took", isNumber: true, cell: (run) => <span title="from its recording to its end, or since it was claimed">{tookOf(run)}</span> },
+  { name: "took", isNumber: true, cell: (run) => took(run) },
 ];
 
 export function RunTable({ runs, isPickable }: { runs: Run[]; isPickable?: boolean }) {
