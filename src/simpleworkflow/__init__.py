@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         DatabaseUnavailable,
         InvalidInput,
         LeaseLost,
+        OperationNotFound,
         RetryAfter,
         RunCancelled,
         RunNotFound,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         Stats,
         TypeSummary,
     )
+    from simpleworkflow.operation import Operation
     from simpleworkflow.retry import RetryPolicy, exponential
     from simpleworkflow.worker import AsyncWorkflowRun, Worker, WorkflowExecutor, WorkflowRun
 
@@ -41,6 +43,8 @@ __all__ = [
     "InvalidInput",
     "LeaseLost",
     "NewRun",
+    "Operation",
+    "OperationNotFound",
     "Policy",
     "PrunableCount",
     "RetryAfter",
@@ -67,7 +71,7 @@ __version__: str
 
 # Where the names above are, what costs least first.  Imported when one is asked for (PEP 562): a producer does
 # not pay for what workers need, nor `wf --help` for the driver.
-_MODULES = ("errors", "model", "retry", "client", "worker")
+_MODULES = ("errors", "model", "operation", "retry", "client", "worker")
 
 
 def __getattr__(name: str) -> Any:

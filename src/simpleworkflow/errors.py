@@ -15,6 +15,7 @@ __all__ = [
     "InvalidInput",
     "LeaseLost",
     "NotPermitted",
+    "OperationNotFound",
     "PayloadMismatch",
     "RetryAfter",
     "RunCancelled",
@@ -109,6 +110,16 @@ class RunNotFound(WorkflowError):
         )
         super().__init__(f"run {run_id} does not exist{why}")
         self.run_id = run_id
+
+
+class OperationNotFound(WorkflowError):
+    """There is no operation with this id."""
+
+    exit_code = 5
+
+    def __init__(self, operation_id: object) -> None:
+        super().__init__(f"operation {operation_id} does not exist; `wf operation list` shows those that do")
+        self.operation_id = operation_id
 
 
 class WaitTimeout(WorkflowError, TimeoutError):

@@ -33,6 +33,7 @@ ALLOWED = {
     "workflow_run",
     "workflow_event",
     "data",  # the column of workflow_event, and the attribute of RunEvent that holds it
+    "done",  # how far an operation has come, beside matched and changed
     "message",  # what run.progress(percent, message) says
 }
 _EVENTS = {

@@ -88,29 +88,20 @@ select array_agg(proname::text order by proname) from pg_proc
    and prosecdef and has_function_privilege(%s, oid, 'execute')
 """
 _OF_DEFINERS = [
+    *("cancel", "carry_operation", "claim", "count_operable", "count_prunable", "drop_policy", "exchange"),
     *(
-        "cancel",
-        "claim",
-        "count_prunable",
-        "drop_policy",
-        "exchange",
         "expire",
         "finish",
         "fold",
         "heartbeat",
-    ),
-    *(
         "next_lease_until",
+        "next_upkeep",
+        "operate",
         "pause",
         "progress",
-        "prune",
-        "recount",
-        "register_types",
-        "release",
-        "reopen",
-        "resume",
     ),
-    *("set_policy", "submit", "submit_many"),
+    *("prune", "recount", "register_types", "release", "reopen", "resume", "set_policy", "stop_operation"),
+    *("submit", "submit_many"),
 ]
 
 

@@ -52,6 +52,7 @@ WORKS = ("worker", "application")
 FOLDS = ("worker", "reader", "operator", "application")
 OPERATES = ("operator", "application")
 READS = ("reader", "operator", "application")
+CARRIES = ("worker", "operator", "application")
 SEES_IDS = ("producer", *READS)
 ALL = ("producer", "worker", "operator", "reader", "application")
 NOBODY = ()
@@ -142,6 +143,9 @@ STATEMENTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "payloads as json": ("select to_jsonb(run) from workflow_run as run", OPERATES, None),
     "the registry": ("select * from workflow_registry", READS, None),
     "policies": ("select * from workflow_policy", READS, None),
+    "operations": ("select * from workflow_operation", READS, None),
+    "change operations": ("update workflow_operation set state = 'stopped'", NOBODY, None),
+    "delete operations": ("delete from workflow_operation", NOBODY, None),
     "schedules": ("select id, schedule, next_run_at from workflow_schedule", READS, None),
     "payloads of schedules": ("select payload from workflow_schedule", OPERATES, None),
     "the version": ("select max(version) from workflow_migration", ALL, None),
@@ -309,6 +313,17 @@ STATEMENTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "set_policy": ("select set_policy('b.%', false, false)", OPERATES, None),
     "drop_policy": ("select drop_policy('b.%')", OPERATES, None),
     "list_policies": ("select * from list_policies()", READS, None),
+    "operate": ("select operate('cancel', '{b.v1}', 'why')", OPERATES, None),
+    "count_operable": ("select count_operable('cancel', '{b.v1}')", OPERATES, None),
+    "stop_operation": ("select stop_operation(gen_random_uuid())", OPERATES, None),
+    "next_upkeep": ("select next_upkeep()", CARRIES, None),
+    "carry_operation": ("select carry_operation('me')", CARRIES, None),
+    "list_operations": ("select * from list_operations()", READS, None),
+    "walk_runs": ("select walk_runs('cancel', '{}', now(), '{}', 1, 1)", NOBODY, None),
+    "operation_filter": ("select operation_filter('cancel', '{b.v1}', null, null, null)", NOBODY, None),
+    "change_runs": ("select change_runs(null, '{<pending>}', false)", NOBODY, None),
+    "cancel_for": ("select cancel_for('{<pending>}', 'why', '{}')", NOBODY, None),
+    "reopen_for": ("select reopen_for('{<failed>}', 1, 'why', '{}')", NOBODY, None),
     "replace_policy": ("select replace_policy('b.%', false, false)", NOBODY, None),
     "write_policies": ("select write_policies()", NOBODY, None),
     "is_deleted_on_success": ("select is_deleted_on_success('b.v1')", NOBODY, None),

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from simpleworkflow.client import overseeing, verbs
 from simpleworkflow.client.foreign import in_one_transaction, run_foreign_async
+from simpleworkflow.client.operations import AsyncOperating
 from simpleworkflow.client.oversight import AsyncOversight
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import AsyncRunner
@@ -59,7 +60,7 @@ class AsyncRunHandle:
         return await self._client.events(self.id)
 
 
-class AsyncClient(AsyncOversight):
+class AsyncClient(AsyncOversight, AsyncOperating):
     """Submit, read, await and steer runs from tasks: ``Client``, with ``await`` before each verb.
 
     Options, errors and limits are those of ``Client``.  The connections belong to the running loop; in another

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from simpleworkflow.client import overseeing, verbs
 from simpleworkflow.client.foreign import in_one_transaction, run_foreign
+from simpleworkflow.client.operations import Operating
 from simpleworkflow.client.oversight import Oversight
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import Runner
@@ -65,7 +66,7 @@ class RunHandle:
         return self._client.events(self.id)
 
 
-class Client(Oversight):
+class Client(Oversight, Operating):
     """Submit, read, await and steer runs, from any number of threads.
 
     Without ``database_url`` the database is the one of ``DATABASE_URL``, else of ``PG*``, else the embedded

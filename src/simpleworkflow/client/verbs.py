@@ -182,7 +182,7 @@ def list_page(
     for name, time in (("created_from", created_from), ("created_before", created_before)):
         if time is not None:
             check_time(name, time)
-    patterns, statuses = _patterns(pattern), _statuses(status)
+    patterns, statuses = as_patterns(pattern), as_statuses(status)
     before = None if page is None else as_run_id(page, "page")
     runs: list[Run] = []
     looked_at = 0
@@ -267,7 +267,7 @@ def prune(
 ) -> Plan[int]:
     """Delete what ended so long ago, batch after batch; say how many runs that were."""
     seconds = check_duration("older_than", older_than)
-    patterns, statuses = _patterns(pattern), _ended(status)
+    patterns, statuses = as_patterns(pattern), _ended(status)
     if limit is not None:
         check_integer("limit", limit, 1, 2**63 - 1)
     if dry_run:
@@ -293,7 +293,11 @@ def count_prunable(
     look_at_all: bool = False,
 ) -> Plan[PrunableCount]:
     """Count what there is to prune, as far as one look goes; or part after part, none of which takes long."""
-    seconds, patterns, statuses = check_duration("older_than", older_than), _patterns(pattern), _ended(status)
+    seconds, patterns, statuses = (
+        check_duration("older_than", older_than),
+        as_patterns(pattern),
+        _ended(status),
+    )
     runs, reached_at = 0, None
     while True:
         part: statements.Counted = yield statements.count_prunable_runs(
@@ -348,7 +352,12 @@ def check_schema(schema: str) -> Plan[None]:
         raise SchemaMismatch(problem)
 
 
-def _patterns(pattern: Patterns | None) -> list[str] | None:
+def as_patterns(pattern: Patterns | None) -> list[str] | None:
+    """Return the patterns that ``pattern`` is, None for all.
+
+    Raises:
+        InvalidInput: one is neither a type nor a prefix that ends in ``%``.
+    """
     if pattern is None:
         return None
     return [as_pattern(one) for one in ([pattern] if isinstance(pattern, str) else pattern)]
@@ -365,7 +374,12 @@ def as_pattern(value: object) -> str:
     return value
 
 
-def _statuses(status: Statuses | None) -> list[Status] | None:
+def as_statuses(status: Statuses | None) -> list[Status] | None:
+    """Return the statuses that ``status`` is, None for all.
+
+    Raises:
+        InvalidInput: one is none of them.
+    """
     if status is None:
         return None
     statuses: list[Status] = [status] if isinstance(status, str) else list(status)
@@ -376,7 +390,7 @@ def _statuses(status: Statuses | None) -> list[Status] | None:
 
 
 def _ended(status: Statuses | None) -> list[Status] | None:
-    statuses = _statuses(status)
+    statuses = as_statuses(status)
     if alive := [one for one in statuses or () if one not in ENDED]:
         raise InvalidInput(f"status: only runs that have ended can be pruned, got {shown(alive[0])}")
     return statuses

@@ -3,6 +3,7 @@
 from simpleworkflow.maintenance.board import LEASES, RUNS, Board, Look
 from simpleworkflow.maintenance.expiry import Expiry
 from simpleworkflow.maintenance.folding import Folding
+from simpleworkflow.maintenance.operations import Operations
 from simpleworkflow.maintenance.service import Asks, Service, repeat
 
-__all__ = ["LEASES", "RUNS", "Asks", "Board", "Expiry", "Folding", "Look", "Service", "repeat"]
+__all__ = ["LEASES", "RUNS", "Asks", "Board", "Expiry", "Folding", "Look", "Operations", "Service", "repeat"]

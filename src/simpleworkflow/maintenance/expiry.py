@@ -8,7 +8,7 @@ from time import monotonic
 
 from simpleworkflow.maintenance.board import LEASES, Board, Look
 from simpleworkflow.maintenance.service import Asks
-from simpleworkflow.statements import expire_runs, next_lease_until
+from simpleworkflow.statements import expire_runs, next_lease_until, next_upkeep
 
 __all__ = ["Expiry"]
 
@@ -24,6 +24,7 @@ class Expiry:
     ``lease_seconds`` is how long this worker's own leases are; the others' most likely too.  What another worker on
     the ``board``, with leases as long, has found in the meantime need not be asked again.  ``on_expired`` is called
     with how many runs came back: whose host is gone may have been the one who was to be woken for them.
+    ``on_operations`` is called when there are operations to carry out, which the same look tells.
     """
 
     name = "expiry"
@@ -35,9 +36,11 @@ class Expiry:
         lease_seconds: float = 30.0,
         board: Board | None = None,
         on_expired: Callable[[int], None] = lambda _: None,
+        on_operations: Callable[[], None] | None = None,
     ) -> None:
         self._link = link
         self._on_expired = on_expired
+        self._on_operations = on_operations
         self._look_seconds = min(LOOK_SECONDS_MAX, lease_seconds / 2)
         self._board = board or Board()
         self._question = f"{self._look_seconds}".encode()
@@ -48,7 +51,7 @@ class Expiry:
         look = self._board.read(LEASES, self._question)
         if look and look.next_at > sent_at:
             return min(look.next_at - sent_at, self._look_seconds)
-        left = await self._link.ask(next_lease_until())
+        left = await self._look()
         if left is not None and left <= 0:  # else there is nothing to expire, and one question was enough
             left = await self._expire()
         seconds = self._look_seconds
@@ -56,6 +59,14 @@ class Expiry:
             seconds = min(seconds, max(LOOK_SECONDS_MIN, left))
         self._board.note(LEASES, self._question, Look(sent_at, sent_at + seconds))
         return seconds
+
+    async def _look(self) -> float | None:
+        if self._on_operations is None:
+            return await self._link.ask(next_lease_until())
+        left, has_operations = await self._link.ask(next_upkeep())
+        if has_operations:
+            self._on_operations()
+        return left
 
     async def _expire(self) -> float | None:
         if expired := await self._link.ask(expire_runs()):

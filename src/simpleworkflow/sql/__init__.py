@@ -21,6 +21,7 @@ _READING = {
     "ended_runs": "reader",
     "list_policies": "reader",
     "list_pauses": "reader",
+    "list_operations": "reader",
     "counts": "reader",
     "stats": "reader",
     "types": "reader",

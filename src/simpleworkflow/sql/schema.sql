@@ -30,7 +30,10 @@ begin
       'by', session_user, 'from', old.status, 'attempt', old.attempt, 'token', old.fencing_token,
       'worker', old.leased_by,
       'reason', case when current_setting('workflow.transition', true) = 'cancel'
-                     then nullif(current_setting('workflow.detail'), '') end)));
+                     then nullif(current_setting('workflow.detail'), '') end))
+      || case when current_setting('workflow.transition', true) = 'cancel'
+              then coalesce(nullif(current_setting('workflow.operation', true), '')::jsonb, '{}')
+              else '{}' end);
   end if;
   if old.status = 'leased' then
     perform pg_notify('workflow', format('cancelled %s %s', new.id, old.fencing_token));
@@ -163,6 +166,7 @@ begin
            jsonb_strip_nulls(jsonb_build_object(
              'by', session_user, 'attempt', run.attempt, 'max_attempts', run.max_attempts,
              'reason', nullif(current_setting('workflow.detail'), '')))
+           || coalesce(nullif(current_setting('workflow.operation', true), '')::jsonb, '{}')
       from new_runs as run
      where run.keeps_events;
   end if;
@@ -195,7 +199,14 @@ CREATE FUNCTION workflow.bound_error(p_error text) RETURNS text
 '::text) || "right"(p_error, 8000)) END;
 
 CREATE FUNCTION workflow.cancel(p_ids uuid[], p_reason text DEFAULT NULL::text) RETURNS TABLE(id uuid, changed boolean)
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select done.id, done.changed from workflow.cancel_for(p_ids, p_reason, '') as done
+$$;
+
+CREATE FUNCTION workflow.cancel_for(p_ids uuid[], p_reason text, p_operation text) RETURNS TABLE(id uuid, changed boolean)
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -205,7 +216,8 @@ declare
 begin
   perform workflow.refuse_count('p_ids', cardinality(p_ids));
   perform set_config('workflow.transition', 'cancel', true),
-          set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true);
+          set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true),
+          set_config('workflow.operation', p_operation, true);
   with wanted as (
     select run.id from workflow.workflow_run as run where run.id = any (p_ids) order by run.id for update),
   cancelled as (
@@ -218,6 +230,146 @@ begin
   perform set_config('workflow.transition', '', true);
   return query
   select run.id, run.id = any (v_changed) from workflow.workflow_run as run where run.id = any (p_ids);
+end
+$$;
+
+CREATE FUNCTION workflow.carry_operation(p_carrier text, p_limit integer DEFAULT 500, p_looks integer DEFAULT 5000, p_lease_seconds double precision DEFAULT 5) RETURNS TABLE(id uuid, state text, matched bigint, done bigint, changed bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  v_op workflow.workflow_operation;
+  v_now timestamptz := clock_timestamp();
+  v_pass int;
+  v_ids uuid[];
+  v_runs int;
+  v_walk jsonb;
+  v_changed int := 0;
+  v_in_pass int;
+  v_error text;
+begin
+  if p_carrier is null or (p_limit between 1 and 10000) is not true or (p_looks > 0) is not true
+     or (p_lease_seconds between 0.1 and 3600) is not true then
+    raise exception using errcode = 'WF002',
+      message = 'p_carrier, p_limit, p_looks, p_lease_seconds: expected a name, 1 to 10000, 1 or more, 0.1 to 3600';
+  end if;
+  select operation.* into v_op
+    from workflow.workflow_operation as operation
+   where operation.state = 'running'
+   order by operation.requested_at
+   limit 1;
+  select operation.* into v_op
+    from workflow.workflow_operation as operation
+   where operation.id = v_op.id and operation.state = 'running'
+     and (operation.carried_by = p_carrier or coalesce(operation.carried_until < v_now, true))
+     for update skip locked;
+  if not found then
+    return;
+  end if;
+  v_pass := coalesce((v_op.cursor ->> 'pass')::int, 0);   -- 0: it counts
+  v_in_pass := coalesce((v_op.cursor ->> 'runs')::int, 0);
+  select walked.ids, walked.runs, walked.walk into v_ids, v_runs, v_walk
+    from workflow.walk_runs(v_op.kind, v_op.filter, v_op.requested_at, coalesce(v_op.cursor -> 'walk', '{}'),
+                            case when v_pass > 0 then p_limit end,
+                            case when v_pass > 0 then p_looks else 2 * p_looks end) as walked;
+  if v_pass > 0 then
+    begin
+      v_changed := workflow.change_runs(v_op, v_ids, v_pass > 1);
+    exception when others then
+      -- What may be over the next time: the connection, its resources, an operator, a conflict of two transactions.
+      if left(sqlstate, 2) in ('08', '40', '53', '55', '57', '58') then
+        raise;
+      end if;
+      v_error := format('%s (SQLSTATE %s)', sqlerrm, sqlstate);
+    end;
+    v_runs := v_changed;
+  end if;
+  v_in_pass := v_in_pass + v_runs;
+  perform set_config('workflow.transition', 'operation', true);
+  return query
+  update workflow.workflow_operation as operation
+     set started_at = coalesce(operation.started_at, v_now),
+         matched = case when v_pass = 0 and v_walk is null then v_in_pass else operation.matched end,
+         done = operation.done + case v_pass when 0 then 0 when 1 then cardinality(v_ids) else v_changed end,
+         changed = operation.changed + v_changed,
+         cursor = case when v_walk is not null
+                       then jsonb_build_object('pass', v_pass, 'runs', v_in_pass, 'walk', v_walk)
+                       else jsonb_build_object('pass', v_pass + 1) end,
+         state = case when v_error is not null then 'failed'
+                      -- The passes are bounded for a run that is never to be had.
+                      when v_walk is null and (v_pass > 0 and v_in_pass = 0 or v_pass >= 10) then 'finished'
+                      else 'running' end,
+         ended_at = case when v_error is not null
+                              or v_walk is null and (v_pass > 0 and v_in_pass = 0 or v_pass >= 10)
+                         then clock_timestamp() end,
+         error = v_error,
+         carried_by = p_carrier,
+         carried_until = clock_timestamp() + make_interval(secs => p_lease_seconds)
+   where operation.id = v_op.id
+  returning operation.id, operation.state, operation.matched, operation.done, operation.changed;
+  perform set_config('workflow.transition', '', true);
+end
+$$;
+
+CREATE FUNCTION workflow.uuid7() RETURNS uuid
+    LANGUAGE sql PARALLEL SAFE
+    RETURN uuidv7();
+
+CREATE TABLE workflow.workflow_operation (
+    id uuid DEFAULT workflow.uuid7() NOT NULL,
+    kind text NOT NULL,
+    filter jsonb NOT NULL,
+    attempts integer,
+    reason text NOT NULL,
+    state text DEFAULT 'running'::text NOT NULL,
+    matched bigint,
+    done bigint DEFAULT 0 NOT NULL,
+    changed bigint DEFAULT 0 NOT NULL,
+    requested_by text DEFAULT SESSION_USER NOT NULL,
+    on_behalf_of text DEFAULT NULLIF(current_setting('workflow.on_behalf_of'::text, true), ''::text),
+    requested_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    stopped_by text,
+    error text,
+    carried_by text COLLATE pg_catalog."C",
+    carried_until timestamp with time zone,
+    cursor jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT workflow_operation_kind CHECK (((kind = ANY (ARRAY['cancel'::text, 'reopen'::text])) AND ((kind = 'reopen'::text) = (attempts IS NOT NULL)))),
+    CONSTRAINT workflow_operation_state CHECK (((state = ANY (ARRAY['running'::text, 'stopped'::text, 'finished'::text, 'failed'::text])) AND ((state = 'running'::text) = (ended_at IS NULL))))
+);
+
+COMMENT ON TABLE workflow.workflow_operation IS 'Changes of all the runs that a filter matches: who asked for what, why, and how far it has come.';
+
+CREATE FUNCTION workflow.change_runs(p_operation workflow.workflow_operation, p_ids uuid[], p_is_again boolean) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_name text := jsonb_strip_nulls(jsonb_build_object(
+    'operation', p_operation.id, 'by', p_operation.requested_by, 'on_behalf_of', p_operation.on_behalf_of));
+  v_ids uuid[] := array(
+    select run.id
+      from workflow.workflow_run as run
+     where run.id = any (p_ids)
+       and run.status = any (array(select jsonb_array_elements_text(p_operation.filter -> 'status')))
+       and not (p_is_again and exists (
+             select from workflow.workflow_event as event
+              where event.workflow_id = run.id and event.event_type in ('cancelled', 'reopened')
+                and event.data ->> 'operation' = p_operation.id::text))
+     order by run.id
+       for update skip locked);
+begin
+  if p_operation.kind = 'cancel' then
+    return (select count(*) from workflow.cancel_for(v_ids, p_operation.reason, v_name) as done where done.changed);
+  end if;
+  return (select count(*) from workflow.reopen_for(v_ids, p_operation.attempts, p_operation.reason, v_name) as done
+           where done.changed);
 end
 $$;
 
@@ -359,6 +511,21 @@ begin
    where run.deleted_at is null
    group by run.type, run.status;
   return null;
+end
+$$;
+
+CREATE FUNCTION workflow.count_operable(p_kind text, p_patterns text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_walk jsonb DEFAULT '{}'::jsonb, p_looks integer DEFAULT 10000, OUT runs bigint, OUT walk jsonb) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if (p_looks > 0) is not true then
+    raise exception using errcode = 'WF002', message = format('p_looks: expected 1 or more, got %s', p_looks);
+  end if;
+  select walked.runs, walked.walk into runs, walk
+    from workflow.walk_runs(
+      p_kind, workflow.operation_filter(p_kind, p_patterns, p_statuses, p_created_from, p_created_before),
+      clock_timestamp(), coalesce(p_walk, '{}'), null, p_looks) as walked;
 end
 $$;
 
@@ -976,10 +1143,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.uuid7() RETURNS uuid
-    LANGUAGE sql PARALLEL SAFE
-    RETURN uuidv7();
-
 CREATE TABLE workflow.workflow_run (
     id uuid DEFAULT workflow.uuid7() NOT NULL,
     type text NOT NULL COLLATE pg_catalog."C",
@@ -1031,7 +1194,8 @@ CREATE FUNCTION workflow.guard_history() RETURNS trigger
     AS $$
 begin
   if (tg_op, current_setting('workflow.transition', true)) in (
-       ('DELETE', 'prune'), ('DELETE', 'finish'), ('INSERT', 'progress'), ('INSERT', 'policy'), ('UPDATE', 'policy'))
+       ('DELETE', 'prune'), ('DELETE', 'finish'), ('INSERT', 'progress'), ('INSERT', 'policy'), ('UPDATE', 'policy'),
+       ('INSERT', 'operation'), ('UPDATE', 'operation'))
      and current_user = (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid) then
     return null;
   end if;
@@ -1040,6 +1204,7 @@ begin
     hint = case when tg_table_name = 'workflow_run' then 'set deleted_at to hide a run that nobody executes'
                 when tg_table_name = 'workflow_policy' then 'use set_policy or drop_policy'
                 when tg_table_name = 'workflow_pause' then 'use pause or resume'
+                when tg_table_name = 'workflow_operation' then 'use operate or stop_operation'
                 else 'workflow_event is written by the triggers and functions of this schema' end;
 end
 $$;
@@ -1261,6 +1426,17 @@ begin
     using p_run_id, p_after, p_limit;
 end
 $_$;
+
+CREATE FUNCTION workflow.list_operations(p_id uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50) RETURNS SETOF workflow.workflow_operation
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select operation.*
+    from workflow.workflow_operation as operation
+   where p_id is null or operation.id = p_id
+   order by operation.id desc
+   limit p_limit
+$$;
 
 CREATE FUNCTION workflow.list_page(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_looks integer DEFAULT 10000, p_look_seconds double precision DEFAULT 0.025) RETURNS TABLE(run workflow.workflow_run, next_before uuid, looked_at bigint, looked_back_to timestamp with time zone)
     LANGUAGE plpgsql STABLE
@@ -1628,6 +1804,79 @@ CREATE FUNCTION workflow.next_lease_until() RETURNS timestamp with time zone
   select min(run.lease_until) from workflow.workflow_run as run where run.status = 'leased'
 $$;
 
+CREATE FUNCTION workflow.next_upkeep(OUT lease_until timestamp with time zone, OUT has_operations boolean) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select workflow.next_lease_until(),
+         exists (select from workflow.workflow_operation as operation where operation.state = 'running')
+$$;
+
+CREATE FUNCTION workflow.operate(p_kind text, p_patterns text[], p_reason text, p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_attempts integer DEFAULT 3) RETURNS workflow.workflow_operation
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_filter jsonb := workflow.operation_filter(p_kind, p_patterns, p_statuses, p_created_from, p_created_before);
+  v_operation workflow.workflow_operation;
+begin
+  if coalesce(btrim(p_reason), '') = '' then
+    raise exception using errcode = 'WF002', message = 'p_reason: expected why, got nothing',
+      hint = 'it is kept with the operation and with each run that it changes';
+  elsif p_kind = 'reopen' and (p_attempts between 1 and 1000) is not true then
+    raise exception using errcode = 'WF002', message = format('p_attempts: expected 1 to 1000, got %s', p_attempts);
+  end if;
+  perform set_config('workflow.transition', 'operation', true);
+  insert into workflow.workflow_operation (kind, filter, attempts, reason)
+  values (p_kind, v_filter, case when p_kind = 'reopen' then p_attempts end, left(p_reason, 8000))
+  returning * into v_operation;
+  perform set_config('workflow.transition', '', true);
+  return v_operation;
+end
+$$;
+
+CREATE FUNCTION workflow.operation_filter(p_kind text, p_patterns text[], p_statuses text[], p_created_from timestamp with time zone, p_created_before timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_may text[] := case p_kind when 'cancel' then array['pending', 'leased', 'waiting']
+                              when 'reopen' then array['failed', 'cancelled'] end;
+  v_pattern text;
+begin
+  if v_may is null then
+    raise exception using errcode = 'WF002',
+      message = format('p_kind: expected cancel or reopen, got %s',
+                       coalesce(quote_literal(regexp_replace(left(p_kind, 60), '[[:cntrl:]]', '?', 'g')), 'null'));
+  elsif coalesce(cardinality(p_patterns), 0) not between 1 and 100 then
+    raise exception using errcode = 'WF002',
+      message = format('p_patterns: expected 1 to 100, got %s', coalesce(cardinality(p_patterns), 0)),
+      hint = 'the pattern of all types is %';
+  elsif cardinality(p_statuses) = 0 or not coalesce(p_statuses <@ v_may, true)
+        or array_position(p_statuses, null) is not null then
+    raise exception using errcode = 'WF002',
+      message = format('p_statuses: expected some of %s to %s', array_to_string(v_may, ', '), p_kind);
+  elsif not coalesce(isfinite(p_created_from) and isfinite(p_created_before), true) then
+    raise exception using errcode = 'WF002', message = 'p_created_from, p_created_before: expected finite times';
+  end if;
+  foreach v_pattern in array p_patterns loop
+    if v_pattern is null or length(v_pattern) > 200 or v_pattern !~ '^([A-Za-z0-9_.-]+%?|%)$' then
+      raise exception using errcode = 'WF002',
+        message = format('p_patterns: expected types, or prefixes that end in %%, got %s',
+                         coalesce(quote_literal(regexp_replace(left(v_pattern, 60), '[[:cntrl:]]', '?', 'g')), 'null'));
+    end if;
+  end loop;
+  return jsonb_strip_nulls(jsonb_build_object(
+    'pattern', to_jsonb(array(
+      select distinct one from unnest(p_patterns) as one
+       where not exists (select from unnest(p_patterns) as other
+                          where other <> one and other like '%\%' and starts_with(one, left(other, -1)))
+       order by one)),
+    'status', to_jsonb(array(select may from unnest(v_may) as may where may = any (coalesce(p_statuses, v_may)))),
+    'created_from', p_created_from, 'created_before', p_created_before));
+end
+$_$;
+
 CREATE FUNCTION workflow.pause(p_pattern text, p_reason text DEFAULT NULL::text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1896,7 +2145,14 @@ end
 $$;
 
 CREATE FUNCTION workflow.reopen(p_ids uuid[], p_attempts integer DEFAULT 3, p_reason text DEFAULT NULL::text) RETURNS TABLE(id uuid, changed boolean)
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select done.id, done.changed from workflow.reopen_for(p_ids, p_attempts, p_reason, '') as done
+$$;
+
+CREATE FUNCTION workflow.reopen_for(p_ids uuid[], p_attempts integer, p_reason text, p_operation text) RETURNS TABLE(id uuid, changed boolean)
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
@@ -1909,7 +2165,8 @@ begin
   end if;
   perform workflow.refuse_count('p_ids', cardinality(p_ids));
   perform set_config('workflow.transition', 'reopen', true),
-          set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true);
+          set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true),
+          set_config('workflow.operation', p_operation, true);
   with wanted as (
     select run.id from workflow.workflow_run as run where run.id = any (p_ids) order by run.id for update),
   reopened as (
@@ -2114,6 +2371,28 @@ begin
     due := 0;
   end if;
   due_is_exact := due is not null;
+end
+$$;
+
+CREATE FUNCTION workflow.stop_operation(p_id uuid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_is_running boolean;
+begin
+  -- Waits for the chunk that is being carried out.
+  select operation.state = 'running' into v_is_running
+    from workflow.workflow_operation as operation where operation.id = p_id for update;
+  if v_is_running then
+    perform set_config('workflow.transition', 'operation', true);
+    update workflow.workflow_operation as operation
+       set state = 'stopped', ended_at = clock_timestamp(), carried_by = null, carried_until = null,
+           stopped_by = coalesce(nullif(current_setting('workflow.on_behalf_of', true), ''), session_user)
+     where operation.id = p_id;
+    perform set_config('workflow.transition', '', true);
+  end if;
+  return v_is_running;
 end
 $$;
 
@@ -2543,6 +2822,93 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.walk_runs(p_kind text, p_filter jsonb, p_asked_at timestamp with time zone, p_walk jsonb, p_limit integer, p_looks integer, OUT ids uuid[], OUT runs integer, OUT walk jsonb) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET seq_page_cost TO '0'
+    SET random_page_cost TO '0'
+    AS $_$
+declare
+  v_patterns text[] := array(select jsonb_array_elements_text(p_filter -> 'pattern'));
+  v_statuses text[] := array(select jsonb_array_elements_text(p_filter -> 'status'));
+  v_from timestamptz := p_filter ->> 'created_from';
+  v_before timestamptz := p_filter ->> 'created_before';
+  v_later uuid := workflow.first_id_at(p_asked_at + interval '1 ms');
+  v_match text;
+  v_sources text[];
+  v_keys text[];
+  v_step int := coalesce((p_walk ->> 'step')::int, 1);
+  v_at jsonb := p_walk -> 'at';
+  v_looked int := 0;
+  v_row record;
+begin
+  ids := '{}';
+  runs := 0;
+  -- One source for each lane range and each other status: its rows, and the columns of its order.
+  select array_agg(step.source order by step.position), array_agg(step.keys order by step.position)
+    into v_sources, v_keys
+    from (select case when pattern like '%\%' then format('run.type >= %L and run.type < %L', left(pattern, -1),
+                                                            left(pattern, -1) || '~')
+                      else format('run.type = %L', pattern) end
+                 || ' and run.status = ''pending'' and run.deleted_at is null and not run.is_suspect',
+                 'type priority run_at id', 1000 + position
+            from unnest(v_patterns) with ordinality as wanted (pattern, position)
+           where 'pending' = any (v_statuses)
+          union all
+          select 'run.status = ''pending'' and run.deleted_at is null and run.is_suspect', 'run_at id', 2000
+           where 'pending' = any (v_statuses)
+          union all
+          select 'run.status = ''leased''', 'leased_by id', 2001 where 'leased' = any (v_statuses)
+          union all
+          select format('run.status = %L', status), 'id', 2002 + position
+            from unnest(array['waiting', 'failed', 'cancelled']) with ordinality as wanted (status, position)
+           where status = any (v_statuses)) as step (source, keys, position);
+  v_match := 'run.deleted_at is null and (run.created_at <= $1 or run.id < $2) and (' || (
+      select string_agg(case when pattern like '%\%' then format('starts_with(run.type, %L)', left(pattern, -1))
+                             else format('run.type = %L', pattern) end, ' or ')
+        from unnest(v_patterns) as pattern) || ')'
+    || case when v_from is not null then ' and run.created_at >= $3' else '' end
+    || case when v_before is not null then ' and run.created_at < $4' else '' end
+    || case when p_kind = 'reopen' then ' and run.finished_at <= $1' else '' end;
+
+  while v_step <= cardinality(v_sources) loop
+    for v_row in execute (
+      select format('select run.id, coalesce(%s, false) as is_match, jsonb_build_array(%s) as at'
+                    ' from workflow.workflow_run as run where %s%s order by %s limit %s',
+                    v_match, string_agg('run.' || key, ', ' order by position), v_sources[v_step],
+                    case when v_at is not null
+                         then format(' and (%s) < (%s)', string_agg('run.' || key, ', ' order by position),
+                                     string_agg(format('%L::%s', v_at ->> (position - 1)::int,
+                                                       case key when 'id' then 'uuid' when 'run_at' then 'timestamptz'
+                                                                when 'priority' then 'int' else 'text' end),
+                                                ', ' order by position))
+                         else '' end,
+                    string_agg('run.' || key || ' desc', ', ' order by position), p_looks - v_looked)
+        from unnest(string_to_array(v_keys[v_step], ' ')) with ordinality as part (key, position))
+      using p_asked_at, v_later, v_from, v_before
+    loop
+      v_looked := v_looked + 1;
+      v_at := v_row.at;
+      if v_row.is_match then
+        runs := runs + 1;
+        if p_limit is not null then
+          ids := ids || v_row.id;
+        end if;
+      end if;
+      if runs = p_limit or v_looked = p_looks then
+        walk := jsonb_build_object('step', v_step, 'at', v_at);
+        return;
+      end if;
+    end loop;
+    v_step := v_step + 1;
+    v_at := null;
+  end loop;
+end
+$_$;
+
 CREATE FUNCTION workflow.write_policies() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2712,6 +3078,9 @@ ALTER TABLE ONLY workflow.workflow_fold
 ALTER TABLE ONLY workflow.workflow_migration
     ADD CONSTRAINT workflow_migration_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY workflow.workflow_operation
+    ADD CONSTRAINT workflow_operation_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY workflow.workflow_pause
     ADD CONSTRAINT workflow_pause_pkey PRIMARY KEY (id);
 
@@ -2735,6 +3104,8 @@ ALTER TABLE ONLY workflow.workflow_schedule
 
 CREATE INDEX workflow_delta_xid ON workflow.workflow_delta USING btree (xid);
 
+CREATE INDEX workflow_operation_running ON workflow.workflow_operation USING btree (requested_at) WHERE (state = 'running'::text);
+
 CREATE UNIQUE INDEX workflow_pause_present ON workflow.workflow_pause USING btree (pattern) WHERE (resumed_at IS NULL);
 
 CREATE UNIQUE INDEX workflow_policy_present ON workflow.workflow_policy USING btree (pattern) WHERE (applies_until IS NULL);
@@ -2752,6 +3123,8 @@ CREATE INDEX workflow_run_leased ON workflow.workflow_run USING btree (leased_by
 CREATE INDEX workflow_run_suspect ON workflow.workflow_run USING btree (run_at) WHERE ((status = 'pending'::text) AND (deleted_at IS NULL) AND is_suspect);
 
 CREATE TRIGGER a_guard_change BEFORE DELETE OR UPDATE OR TRUNCATE ON workflow.workflow_event FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_history();
+
+CREATE TRIGGER a_guard_change BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON workflow.workflow_operation FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_history();
 
 CREATE TRIGGER a_guard_change BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE ON workflow.workflow_pause FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_history();
 
@@ -2801,11 +3174,19 @@ REVOKE ALL ON FUNCTION workflow.audit_transition() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.cancel(p_ids uuid[], p_reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.cancel_for(p_ids uuid[], p_reason text, p_operation text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.carry_operation(p_carrier text, p_limit integer, p_looks integer, p_lease_seconds double precision) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.change_runs(p_operation workflow.workflow_operation, p_ids uuid[], p_is_again boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer, p_lanes text, p_look boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.count_change() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.count_deletion() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.count_operable(p_kind text, p_patterns text[], p_statuses text[], p_created_from timestamp with time zone, p_created_before timestamp with time zone, p_walk jsonb, p_looks integer, OUT runs bigint, OUT walk jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone, p_patterns text[], p_statuses text[], p_from timestamp with time zone, p_looks integer, OUT runs bigint, OUT reached_at timestamp with time zone) FROM PUBLIC;
 
@@ -2845,6 +3226,12 @@ REVOKE ALL ON FUNCTION workflow.lock_in_lanes(p_lanes workflow.lane[], p_limit i
 
 REVOKE ALL ON FUNCTION workflow.next_lease_until() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.next_upkeep(OUT lease_until timestamp with time zone, OUT has_operations boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.operate(p_kind text, p_patterns text[], p_reason text, p_statuses text[], p_created_from timestamp with time zone, p_created_before timestamp with time zone, p_attempts integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.operation_filter(p_kind text, p_patterns text[], p_statuses text[], p_created_from timestamp with time zone, p_created_before timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.pause(p_pattern text, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.progress(p_worker text, p_id uuid, p_token bigint, p_progress jsonb) FROM PUBLIC;
@@ -2859,14 +3246,20 @@ REVOKE ALL ON FUNCTION workflow.release(p_worker text, p_ids uuid[], p_tokens bi
 
 REVOKE ALL ON FUNCTION workflow.reopen(p_ids uuid[], p_attempts integer, p_reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.reopen_for(p_ids uuid[], p_attempts integer, p_reason text, p_operation text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.replace_policy(p_pattern text, p_keeps_events boolean, p_keeps_succeeded boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.resume(p_pattern text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.set_policy(p_pattern text, p_keeps_events boolean, p_keeps_succeeded boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.stop_operation(p_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.submit(p_type text, p_payload jsonb, p_idempotency_key text, p_priority integer, p_run_at timestamp with time zone, p_delay_seconds double precision, p_max_attempts integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.submit_many(p_types text[], p_payloads jsonb[], p_idempotency_keys text[], p_priorities integer[], p_run_ats timestamp with time zone[], p_delays_seconds double precision[], p_max_attempts integer[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.walk_runs(p_kind text, p_filter jsonb, p_asked_at timestamp with time zone, p_walk jsonb, p_limit integer, p_looks integer, OUT ids uuid[], OUT runs integer, OUT walk jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.write_policies() FROM PUBLIC;

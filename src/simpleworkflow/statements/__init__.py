@@ -13,6 +13,15 @@ from simpleworkflow.statements.counting import (
     recount_runs,
     resume_pattern,
 )
+from simpleworkflow.statements.operating import (
+    Carried,
+    Operable,
+    carry_operation,
+    count_operable,
+    list_operations,
+    operate,
+    stop_operation,
+)
 from simpleworkflow.statements.policies import drop_policy, list_policies, set_policy
 from simpleworkflow.statements.pruning import Counted, Pruned, count_prunable_runs, prune_runs
 from simpleworkflow.statements.reading import RunsFound, ended_runs, get_runs, list_events, list_page
@@ -27,20 +36,25 @@ from simpleworkflow.statements.working import (
     finish_runs,
     heartbeat_runs,
     next_lease_until,
+    next_upkeep,
     record_progress,
     register_types,
     release_runs,
 )
 
 __all__ = [
+    "Carried",
     "Claimed",
     "Counted",
     "Exchanged",
     "Finished",
+    "Operable",
     "Pruned",
     "RunsFound",
     "Violation",
     "cancel_runs",
+    "carry_operation",
+    "count_operable",
     "count_prunable_runs",
     "drop_policy",
     "ended_runs",
@@ -51,11 +65,14 @@ __all__ = [
     "get_runs",
     "heartbeat_runs",
     "list_events",
+    "list_operations",
     "list_page",
     "list_pauses",
     "list_policies",
     "list_types",
     "next_lease_until",
+    "next_upkeep",
+    "operate",
     "pause_pattern",
     "prune_runs",
     "read_stats",
@@ -66,6 +83,7 @@ __all__ = [
     "reopen_runs",
     "resume_pattern",
     "set_policy",
+    "stop_operation",
     "submit_run",
     "submit_runs",
     "verify",

@@ -159,6 +159,17 @@ def next_lease_until() -> Statement[float | None]:
     )
 
 
+def next_upkeep() -> Statement[tuple[float | None, bool]]:
+    """Return what ``next_lease_until`` does, and whether there is an operation to carry out: one look for both."""
+    return Statement(
+        "select extract(epoch from lease_until - clock_timestamp())::double precision, has_operations "
+        "from {schema}.next_upkeep()",
+        (),
+        lambda rows: (rows[0][0], bool(rows[0][1])),
+        is_repeatable=True,
+    )
+
+
 def register_types(names: Sequence[str]) -> Statement[None]:
     """Enter the types and patterns that a worker handles into the registry."""
     return Statement(

@@ -20,7 +20,7 @@ import psycopg
 from simpleworkflow.codec import describe_error
 from simpleworkflow.database import connect, cut_after, translated
 from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
-from simpleworkflow.maintenance import Board, Expiry, Folding, repeat
+from simpleworkflow.maintenance import Board, Expiry, Folding, Operations, repeat
 from simpleworkflow.metrics import Tally
 from simpleworkflow.migrate import check_schema
 from simpleworkflow.notifier import Notifier
@@ -200,13 +200,15 @@ class WorkerProcess:
             await _start_hook(hook)
 
     async def _work(self) -> None:
+        operations = Operations(self._side, self.worker_id)
         expiry = Expiry(
             self._side,
             lease_seconds=self._plan.options.lease_seconds,
             board=self._board,
             on_expired=self._expired,
+            on_operations=operations.wake,
         )
-        services = (expiry, Folding(self._side))
+        services = (expiry, operations, Folding(self._side))
         tasks = [asyncio.create_task(repeat(service)) for service in services]
         tasks.append(asyncio.create_task(self._keep_tending()))
         if not self._database.is_pooled:

@@ -2,6 +2,7 @@
 grant usage on schema {schema} to {role};
 grant select on
   {schema}.workflow_migration, {schema}.workflow_registry, {schema}.workflow_policy, {schema}.workflow_pause,
+  {schema}.workflow_operation,
   {schema}.workflow_delta, {schema}.workflow_count, {schema}.workflow_rate, {schema}.workflow_fold
   to {role};
 grant select (id, type, status, priority, run_at, idempotency_key, attempt, max_attempts, leased_by, lease_until,

@@ -327,6 +327,7 @@ begin
            jsonb_strip_nulls(jsonb_build_object(
              'by', session_user, 'attempt', run.attempt, 'max_attempts', run.max_attempts,
              'reason', nullif(current_setting('workflow.detail'), '')))
+           || coalesce(nullif(current_setting('workflow.operation', true), '')::jsonb, '{}')
       from new_runs as run
      where run.keeps_events;
   end if;
@@ -368,7 +369,10 @@ begin
       'by', session_user, 'from', old.status, 'attempt', old.attempt, 'token', old.fencing_token,
       'worker', old.leased_by,
       'reason', case when current_setting('workflow.transition', true) = 'cancel'
-                     then nullif(current_setting('workflow.detail'), '') end)));
+                     then nullif(current_setting('workflow.detail'), '') end))
+      || case when current_setting('workflow.transition', true) = 'cancel'
+              then coalesce(nullif(current_setting('workflow.operation', true), '')::jsonb, '{}')
+              else '{}' end);
   end if;
   if old.status = 'leased' then
     perform pg_notify('{schema}', format('cancelled %s %s', new.id, old.fencing_token));
@@ -382,13 +386,14 @@ create trigger audit_cancel after update on {schema}.workflow_run
   execute function {schema}.audit_cancel();
 
 -- Runs and events leave only through prune, and through finish where a policy does not keep what succeeded; events are
--- written only by the triggers and functions here, policies only by set_policy and drop_policy.  As above, the setting
+-- written only by the triggers and functions here, policies and operations only by their functions.  As above, the setting
 -- that names the function counts only while the table's owner acts.
 create function {schema}.guard_history() returns trigger language plpgsql
   set search_path = pg_catalog, pg_temp as $fn$
 begin
   if (tg_op, current_setting('workflow.transition', true)) in (
-       ('DELETE', 'prune'), ('DELETE', 'finish'), ('INSERT', 'progress'), ('INSERT', 'policy'), ('UPDATE', 'policy'))
+       ('DELETE', 'prune'), ('DELETE', 'finish'), ('INSERT', 'progress'), ('INSERT', 'policy'), ('UPDATE', 'policy'),
+       ('INSERT', 'operation'), ('UPDATE', 'operation'))
      and current_user = (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid) then
     return null;
   end if;
@@ -397,6 +402,7 @@ begin
     hint = case when tg_table_name = 'workflow_run' then 'set deleted_at to hide a run that nobody executes'
                 when tg_table_name = 'workflow_policy' then 'use set_policy or drop_policy'
                 when tg_table_name = 'workflow_pause' then 'use pause or resume'
+                when tg_table_name = 'workflow_operation' then 'use operate or stop_operation'
                 else 'workflow_event is written by the triggers and functions of this schema' end;
 end
 $fn$;

@@ -814,10 +814,11 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $f
   select min(run.lease_until) from {schema}.workflow_run as run where run.status = 'leased'
 $fn$;
 
--- Cancel runs that have not ended.  One row for each that exists: whether this call changed it.
-create function {schema}.cancel(p_ids uuid[], p_reason text default null)
+-- Cancel runs that have not ended.  One row for each that exists: whether this call changed it.  p_operation, an object,
+-- says for whom an operation does it: it goes into the events.
+create function {schema}.cancel_for(p_ids uuid[], p_reason text, p_operation text)
 returns table (id uuid, changed boolean)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+language plpgsql set search_path = pg_catalog, pg_temp as $fn$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();
@@ -825,7 +826,8 @@ declare
 begin
   perform {schema}.refuse_count('p_ids', cardinality(p_ids));
   perform set_config('workflow.transition', 'cancel', true),
-          set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true);
+          set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true),
+          set_config('workflow.operation', p_operation, true);
   with wanted as (
     select run.id from {schema}.workflow_run as run where run.id = any (p_ids) order by run.id for update),
   cancelled as (
@@ -843,9 +845,9 @@ $fn$;
 
 -- Give failed or cancelled runs a new budget of p_attempts and make them due now.  One row for each that
 -- exists: whether this call changed it.
-create function {schema}.reopen(p_ids uuid[], p_attempts int default 3, p_reason text default null)
+create function {schema}.reopen_for(p_ids uuid[], p_attempts int, p_reason text, p_operation text)
 returns table (id uuid, changed boolean)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+language plpgsql set search_path = pg_catalog, pg_temp as $fn$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();
@@ -856,7 +858,8 @@ begin
   end if;
   perform {schema}.refuse_count('p_ids', cardinality(p_ids));
   perform set_config('workflow.transition', 'reopen', true),
-          set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true);
+          set_config('workflow.detail', coalesce(left(p_reason, 8000), ''), true),
+          set_config('workflow.operation', p_operation, true);
   with wanted as (
     select run.id from {schema}.workflow_run as run where run.id = any (p_ids) order by run.id for update),
   reopened as (
@@ -871,6 +874,19 @@ begin
   return query
   select run.id, run.id = any (v_changed) from {schema}.workflow_run as run where run.id = any (p_ids);
 end
+$fn$;
+
+-- What everybody calls: in one's own name.
+create function {schema}.cancel(p_ids uuid[], p_reason text default null)
+returns table (id uuid, changed boolean)
+language sql security definer set search_path = pg_catalog, pg_temp as $fn$
+  select done.id, done.changed from {schema}.cancel_for(p_ids, p_reason, '') as done
+$fn$;
+
+create function {schema}.reopen(p_ids uuid[], p_attempts int default 3, p_reason text default null)
+returns table (id uuid, changed boolean)
+language sql security definer set search_path = pg_catalog, pg_temp as $fn$
+  select done.id, done.changed from {schema}.reopen_for(p_ids, p_attempts, p_reason, '') as done
 $fn$;
 
 -- ── the registry ───────────────────────────────────────────────────────────────────────────────────
@@ -893,5 +909,6 @@ revoke execute on function
   {schema}.submit, {schema}.submit_many, {schema}.disabled_types, {schema}.lock_in_lanes, {schema}.lock_due_runs,
   {schema}.lock_due_suspect, {schema}.claim, {schema}.finish,
   {schema}.heartbeat, {schema}.progress, {schema}.release, {schema}.exchange, {schema}.expire,
-  {schema}.next_lease_until, {schema}.cancel, {schema}.reopen, {schema}.register_types
+  {schema}.next_lease_until, {schema}.cancel_for, {schema}.reopen_for, {schema}.cancel, {schema}.reopen,
+  {schema}.register_types
   from public;
