@@ -89,21 +89,19 @@ def test_no_hostile_row_breaks_a_list(open_page: Open, hostile: list[str], width
         assert fits(page, width), path
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
-def test_no_hostile_row_breaks_its_own_page(
-    open_page: Open, hostile: list[str], width: int, scheme: str
-) -> None:
-    page = open_page(f"runs/{hostile[0]}", width=width, scheme=scheme)
+def test_no_hostile_row_breaks_its_own_page(open_page: Open, hostile: list[str]) -> None:
+    page = open_page(f"runs/{hostile[0]}")
     root = page.url.split("/runs")[0]
     for run_id in hostile:
         page.goto(f"{root}/runs/{run_id}")
         expect(page.locator(".events li").first).to_be_visible()
-        for summary in page.locator("summary").all():
-            summary.click()
+        page.evaluate("document.querySelectorAll('summary').forEach((one) => one.click())")
         page.evaluate(
             "document.querySelectorAll('.json-tools [aria-pressed=false]').forEach((one) => one.click())"
         )
-        assert fits(page, width), run_id
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert fits(page, width), run_id
         assert page.evaluate("window.__violations") == []
         assert page.evaluate("window.__ran") is None
 
