@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
 from simpleworkflow.errors import InvalidInput, PayloadMismatch
@@ -18,12 +19,21 @@ from simpleworkflow.model import ERROR_BYTES_MAX, JSON_BYTES_MAX
 from simpleworkflow.plain import is_plain, to_plain
 
 __all__ = [
+    "JsonText",
     "bound_text",
     "decode",
     "describe_error",
     "encode_payload",
     "encode_result",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class JsonText:
+    """JSON as the database prints it, or as somebody wrote it: passed on as it is, so that no number loses a digit."""
+
+    text: str = field(repr=False)
+
 
 # ── to JSON ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -51,6 +61,8 @@ def encode_result(value: object) -> str | None:
 
 
 def _to_json(value: object, name: str) -> str:
+    if isinstance(value, JsonText):
+        return value.text  # the database measures what it is when it is printed
     text = _fast_json(value) if is_plain(value) else None
     if text is None:
         # Something is not plain or not storable: convert it, or say exactly where it is.

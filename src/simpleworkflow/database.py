@@ -45,6 +45,7 @@ __all__ = [
     "hosts_of",
     "run",
     "run_async",
+    "run_async_for",
     "translated",
     "within",
 ]
@@ -98,6 +99,16 @@ async def run_async(conn: psycopg.AsyncConnection[Any], statement: Statement[T],
         async with conn.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(statement.text(schema).encode(), statement.parameters)
             return statement.read(await cursor.fetchall())
+
+
+async def run_async_for(
+    conn: psycopg.AsyncConnection[Any], statement: Statement[T], schema: str, act: Statement[None]
+) -> T:
+    """Execute ``act``, which says who acts, and ``statement`` in one transaction; return what the second reads."""
+    with translated():
+        async with conn.transaction():
+            await run_async(conn, act, schema)
+            return await run_async(conn, statement, schema)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ __all__ = [
     "InvalidDatabaseUrl",
     "InvalidInput",
     "LeaseLost",
+    "MissingExtra",
     "NotPermitted",
     "OperationNotFound",
     "PayloadMismatch",
@@ -81,6 +82,18 @@ class WorkerNotFound(WorkflowError):
     """``module:worker`` names nothing that can be imported and run."""
 
     exit_code = 2
+
+
+class MissingExtra(WorkflowError):
+    """A part of the package is asked for whose own dependencies are not installed."""
+
+    exit_code = 2
+
+    def __init__(self, extra: str, module: str | None) -> None:
+        super().__init__(
+            f"the {extra} needs {module}, which is not installed; run `pip install 'simpleworkflow[{extra}]'`"
+        )
+        self.extra = extra
 
 
 # ── runs ───────────────────────────────────────────────────────────────────────────────────────────

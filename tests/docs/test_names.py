@@ -13,6 +13,7 @@ INNER = {
     *(
         "uuid7",
         "wake",
+        "acting",
         "refuse_values",
         "refuse_delays",
         "refuse_count",

@@ -62,6 +62,7 @@ COMMANDS = {
     "run": Lazy("run", "run", "List, show, cancel, reopen and watch runs."),
     "type": Lazy("type", "type_", "Say what types keep: events, succeeded runs."),
     "worker": Lazy("worker", "worker", "Run the worker of a module in several processes."),
+    "server": Lazy("server", "server", "Serve the REST API and the dashboard."),
     "migrate": Lazy("migrate", "migrate", "Bring the schema up to date; check it; print the SQL."),
     "verify": Lazy("verify", "verify", "Check that runs and events keep the promises."),
     "prune": Lazy("prune", "prune", "Delete runs that ended long ago."),

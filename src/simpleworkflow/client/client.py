@@ -24,7 +24,6 @@ from simpleworkflow.model import (
     RunEvent,
     RunPage,
 )
-from simpleworkflow.spans import current_traceparent
 from simpleworkflow.statements import submit_runs
 
 __all__ = ["Client", "RunHandle"]
@@ -144,7 +143,7 @@ class Client(Oversight, Operating):
                 and ``conn`` is in no transaction.
             DatabaseUnavailable: as for ``submit``.
         """
-        chunks = submit_runs(verbs.new_runs(runs), traceparent=current_traceparent())
+        chunks = submit_runs(verbs.new_runs(runs))
         submitted = (
             self._runner.run_together(chunks)
             if conn is None

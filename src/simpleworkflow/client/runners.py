@@ -24,6 +24,7 @@ from simpleworkflow.database import (
     connect_async,
     run,
     run_async,
+    run_async_for,
     translated,
     within,
 )
@@ -31,6 +32,7 @@ from simpleworkflow.errors import DatabaseUnavailable
 from simpleworkflow.model import check_integer
 from simpleworkflow.resolve import Database
 from simpleworkflow.session import Session
+from simpleworkflow.statements.checking import act_for
 
 __all__ = ["AsyncRunner", "Runner"]
 
@@ -179,15 +181,21 @@ class AsyncRunner(_Connecting):
         """Close what rests; the next use connects again."""
         self._idle.close()
 
-    async def run(self, statement: Statement[T]) -> T:
-        """Execute one statement in a transaction of its own; send it again where that does no harm."""
+    async def run(self, statement: Statement[T], *, on_behalf_of: str | None = None) -> T:
+        """Execute one statement in a transaction of its own; send it again where that does no harm.
+
+        ``on_behalf_of``: in whose name; the events of what it changes tell it.
+        """
         await self.prepare()
         retrying = self._retrying(statement)
         while True:
             conn = None
             try:
                 async with self._connection() as conn:
-                    return await within(conn, None, run_async(conn, statement, self.schema))
+                    if on_behalf_of is None:
+                        return await within(conn, None, run_async(conn, statement, self.schema))
+                    acting = run_async_for(conn, statement, self.schema, act_for(on_behalf_of))
+                    return await within(conn, None, acting)
             except Exception as error:  # noqa: BLE001 - raised again unless it may be retried
                 pause = retrying.pause_after(error, conn)
             await asyncio.sleep(pause)

@@ -42,7 +42,6 @@ from simpleworkflow.model import (
     check_time,
     shown,
 )
-from simpleworkflow.spans import current_traceparent
 from simpleworkflow.statements.checking import schema_version
 
 __all__ = [
@@ -142,16 +141,16 @@ def _as_new_run(run: object) -> NewRun:
 
 def submit(new: NewRun) -> Plan[Submitted]:
     """Record a run, unless its idempotency key has one."""
-    submitted: Submitted = yield statements.submit_run(new, traceparent=current_traceparent())
+    submitted: Submitted = yield statements.submit_run(new)
     return submitted
 
 
 # ── read ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def get(run_id: UUID | str) -> Plan[Run]:
-    """Read one run."""
-    runs: list[Run] = yield statements.get_runs([as_run_id(run_id)])
+def get(run_id: UUID | str, *, as_text: bool = False) -> Plan[Run]:
+    """Read one run; ``as_text``: its payload and result as ``JsonText``."""
+    runs: list[Run] = yield statements.get_runs([as_run_id(run_id)], as_text=as_text)
     if not runs:
         raise RunNotFound(run_id)
     return runs[0]
@@ -176,9 +175,10 @@ def list_page(
     created_before: datetime | None,
     page: UUID | str | None,
     limit: int,
-    look_at_all: bool,
+    look_at_all: bool = False,
+    is_brief: bool = False,
 ) -> Plan[RunPage]:
-    """Read a page of runs; look at a bounded number of them, or go on until the page is full."""
+    """Read a page of runs, without what they are about if ``is_brief``; look at a bounded number, or until it is full."""
     check_integer("limit", limit, 1, PAGE_RUNS_MAX)
     for name, time in (("created_from", created_from), ("created_before", created_before)):
         if time is not None:
@@ -196,6 +196,7 @@ def list_page(
             before=before,
             limit=limit - len(runs),
             looks=LISTED_AT_ONCE,
+            is_brief=is_brief,
         )
         runs += found.runs
         looked_at, before = looked_at + found.looked_at, found.next_before

@@ -20,6 +20,16 @@ def mark_transaction(mark: str) -> Statement[None]:
     return Statement("select set_config('workflow.mark', %s::text, true)", (mark,), lambda _: None)
 
 
+def act_for(name: str) -> Statement[None]:
+    """Say in whose name this transaction changes what it changes: its events tell it as ``on_behalf_of``."""
+    return Statement(
+        "select set_config('workflow.on_behalf_of', %s::text, true)",
+        (name,),
+        lambda _: None,
+        is_repeatable=True,
+    )
+
+
 def is_same_transaction(mark: str) -> Statement[bool]:
     """Return whether ``mark`` was left in the present transaction; outside of one it never is."""
     return Statement(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from simpleworkflow.codec import decode
+from simpleworkflow.codec import JsonText, decode
 from simpleworkflow.database import Rows, Statement
 from simpleworkflow.model import Run, RunEvent
 
@@ -21,6 +21,14 @@ _RUN_COLUMNS = ", ".join(
     # Whether a column that comes as null was the caller's to read.
     + [f"has_column_privilege(pg_typeof(run)::text, '{column}', 'select')" for column in _CONTENTS]
 )
+# Of runs in a list only what fits into a line: their contents may be a megabyte each.
+_BRIEF_COLUMNS = _RUN_COLUMNS
+for _long, _short in (
+    ("(run).payload::text", "null::text"),
+    ("(run).last_error", "left((run).last_error, 500)"),
+    ("(run).result::text", "null::text"),
+):
+    _BRIEF_COLUMNS = _BRIEF_COLUMNS.replace(_long, _short)
 
 
 class RunsFound(NamedTuple):
@@ -32,12 +40,12 @@ class RunsFound(NamedTuple):
     looked_back_to: datetime | None
 
 
-def get_runs(run_ids: Sequence[UUID]) -> Statement[list[Run]]:
-    """Return the runs with these ids, those that exist, in no order."""
+def get_runs(run_ids: Sequence[UUID], *, as_text: bool = False) -> Statement[list[Run]]:
+    """Return the runs with these ids, in no order; ``as_text``: payload and result as ``JsonText``."""
     return Statement(
         f"select {_RUN_COLUMNS} from {{schema}}.get_runs(%s::text[]::uuid[]) as run",
         ([str(run_id) for run_id in run_ids],),
-        _read_runs,
+        lambda rows: _read_runs(rows, JsonText if as_text else _decode_shown),
         is_repeatable=True,
     )
 
@@ -51,10 +59,15 @@ def list_page(
     before: UUID | None,
     limit: int,
     looks: int,
+    is_brief: bool = False,
 ) -> Statement[RunsFound]:
-    """Return up to ``limit`` runs that come after ``before``, newest first, found among the next ``looks`` runs."""
+    """Return up to ``limit`` runs that come after ``before``, newest first, found among the next ``looks`` runs.
+
+    ``is_brief``: without payload and result, and of an error only its first 500 characters.
+    """
+    columns = _BRIEF_COLUMNS if is_brief else _RUN_COLUMNS
     return Statement(
-        f"select next_before::text, looked_at, looked_back_to, {_RUN_COLUMNS} "
+        f"select next_before::text, looked_at, looked_back_to, {columns} "
         "from {schema}.list_page(%s::text[], %s::text[], %s::text::timestamptz, "
         "%s::text::timestamptz, %s::text::uuid, %s::int, %s::int) as page",
         (
@@ -71,13 +84,15 @@ def list_page(
     )
 
 
-def list_events(run_id: UUID, *, after: int = 0, limit: int = 10_000) -> Statement[list[RunEvent]]:
-    """Return the events of a run in their order, those with an id above ``after``."""
+def list_events(
+    run_id: UUID, *, after: int = 0, limit: int = 10_000, as_text: bool = False
+) -> Statement[list[RunEvent]]:
+    """Return the events of a run in their order, those above ``after``; ``as_text``: data as ``JsonText``."""
     return Statement(
         "select id, workflow_id::text, event_type, data::text, created_at "
         "from {schema}.list_events(%s::text::uuid, %s::bigint, %s::int)",
         (str(run_id), after, limit),
-        _read_events,
+        lambda rows: _read_events(rows, JsonText if as_text else _decode_shown),
         is_repeatable=True,
     )
 
@@ -92,14 +107,14 @@ def ended_runs(run_ids: Sequence[UUID]) -> Statement[set[UUID]]:
     )
 
 
-def _read_runs(rows: Rows) -> list[Run]:
-    return [_read_run(*row) for row in rows]
+def _read_runs(rows: Rows, decode: Callable[[str], Any]) -> list[Run]:
+    return [_read_run(decode, *row) for row in rows]
 
 
 def _read_page(rows: Rows) -> RunsFound:
     next_before, looked_at, looked_back_to, *_ = rows[0]
     return RunsFound(
-        _read_runs([row[3:] for row in rows if row[3] is not None]),
+        _read_runs([row[3:] for row in rows if row[3] is not None], _decode_shown),
         next_before and UUID(next_before),
         looked_at,
         looked_back_to and _in_utc(looked_back_to),
@@ -107,14 +122,21 @@ def _read_page(rows: Rows) -> RunsFound:
 
 
 def _read_run(
-    id_: str, type_: str, payload: str | None, status: Any, priority: int, run_at: datetime, *rest: Any
+    decode: Callable[[str], Any],
+    id_: str,
+    type_: str,
+    payload: str | None,
+    status: Any,
+    priority: int,
+    run_at: datetime,
+    *rest: Any,
 ) -> Run:
     key, attempt, max_attempts, leased_by, lease_until, last_error, result, created_at, *others = rest
     updated_at, deleted_at, fencing_token, parent_id, finished_at, *may_read = others
     return Run(
         id=UUID(id_),
         type=type_,
-        payload=None if payload is None else _decode_shown(payload),
+        payload=None if payload is None else decode(payload),
         status=status,
         priority=priority,
         run_at=_in_utc(run_at),
@@ -124,7 +146,7 @@ def _read_run(
         leased_by=leased_by,
         lease_until=lease_until and _in_utc(lease_until),
         last_error=last_error,
-        result=None if result is None else _decode_shown(result),
+        result=None if result is None else decode(result),
         created_at=_in_utc(created_at),
         updated_at=_in_utc(updated_at),
         deleted_at=deleted_at and _in_utc(deleted_at),
@@ -135,11 +157,9 @@ def _read_run(
     )
 
 
-def _read_events(rows: Rows) -> list[RunEvent]:
+def _read_events(rows: Rows, decode: Callable[[str], Any]) -> list[RunEvent]:
     return [
-        RunEvent(
-            id_, UUID(run_id), event_type, {} if data is None else _decode_shown(data), _in_utc(created_at)
-        )
+        RunEvent(id_, UUID(run_id), event_type, decode("{}" if data is None else data), _in_utc(created_at))
         for id_, run_id, event_type, data, created_at in rows
     ]
 

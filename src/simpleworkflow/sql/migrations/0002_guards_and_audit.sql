@@ -125,11 +125,20 @@ create trigger a_guard_insert before insert on {schema}.workflow_run for each ro
                 else octet_length(new.payload::text) > 1048576 end)
   execute function {schema}.guard_insert();
 
+-- Who acts, for the data of an event: the role that has logged in, which PostgreSQL knows, and in whose name it says
+-- to act (the setting workflow.on_behalf_of, local to the transaction), which is worth what that role is worth.
+create function {schema}.acting() returns jsonb language sql stable
+  set search_path = pg_catalog, pg_temp as $fn$
+  select jsonb_strip_nulls(jsonb_build_object(
+    'by', session_user, 'on_behalf_of', nullif(left(current_setting('workflow.on_behalf_of', true), 200), '')))
+$fn$;
+
 create function {schema}.audit_insert() returns trigger language plpgsql security definer
   set search_path = pg_catalog, pg_temp as $fn$
 declare
   v_types text[];
-  v_data jsonb := jsonb_build_object('by', session_user);
+  v_data jsonb := case when coalesce(current_setting('workflow.on_behalf_of', true), '') = ''
+                         then jsonb_build_object('by', session_user) else {schema}.acting() end;
 begin
   insert into {schema}.workflow_event (workflow_id, event_type, data)
   select run.id, 'created', v_data
@@ -203,10 +212,10 @@ begin
                   else 'only a worker that holds the run can, through finish' end;
   end if;
   if (new.id, new.type, new.idempotency_key, new.attempt, new.max_attempts, new.last_error, new.result,
-      new.created_at, new.traceparent, new.fencing_token, new.parent_id, new.crashes, new.is_suspect, new.keeps_events)
+      new.created_at, new.fencing_token, new.parent_id, new.crashes, new.is_suspect, new.keeps_events)
      is distinct from
      (old.id, old.type, old.idempotency_key, old.attempt, old.max_attempts, old.last_error, old.result,
-      old.created_at, old.traceparent, old.fencing_token, old.parent_id, old.crashes, old.is_suspect, old.keeps_events)
+      old.created_at, old.fencing_token, old.parent_id, old.crashes, old.is_suspect, old.keeps_events)
      or not v_cancels and (new.leased_by, new.lease_until, new.finished_at)
         is distinct from (old.leased_by, old.lease_until, old.finished_at) then
     raise exception using errcode = 'WF001',
@@ -324,8 +333,8 @@ begin
   elsif v_transition = 'reopen' then
     insert into {schema}.workflow_event (workflow_id, event_type, data)
     select run.id, 'reopened',
-           jsonb_strip_nulls(jsonb_build_object(
-             'by', session_user, 'attempt', run.attempt, 'max_attempts', run.max_attempts,
+           {schema}.acting() || jsonb_strip_nulls(jsonb_build_object(
+             'attempt', run.attempt, 'max_attempts', run.max_attempts,
              'reason', nullif(current_setting('workflow.detail'), '')))
            || coalesce(nullif(current_setting('workflow.operation', true), '')::jsonb, '{}')
       from new_runs as run
@@ -365,8 +374,8 @@ create function {schema}.audit_cancel() returns trigger language plpgsql securit
 begin
   if new.keeps_events then
     insert into {schema}.workflow_event (workflow_id, event_type, data)
-    values (new.id, 'cancelled', jsonb_strip_nulls(jsonb_build_object(
-      'by', session_user, 'from', old.status, 'attempt', old.attempt, 'token', old.fencing_token,
+    values (new.id, 'cancelled', {schema}.acting() || jsonb_strip_nulls(jsonb_build_object(
+      'from', old.status, 'attempt', old.attempt, 'token', old.fencing_token,
       'worker', old.leased_by,
       'reason', case when current_setting('workflow.transition', true) = 'cancel'
                      then nullif(current_setting('workflow.detail'), '') end))

@@ -1,0 +1,163 @@
+"""The application: routes, pages and probes, put together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from itertools import groupby
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute
+from starlette.routing import Route as Path
+
+import simpleworkflow
+from simpleworkflow.client import verbs
+from simpleworkflow.web import runs
+from simpleworkflow.web.bodies import MeAnswer
+from simpleworkflow.web.errors import ApiError, explain
+from simpleworkflow.web.guard import LOCAL_HOSTS, Guard, check_origin
+from simpleworkflow.web.identity import Identity
+from simpleworkflow.web.openapi import describe
+from simpleworkflow.web.pages import PAGES, file, page
+from simpleworkflow.web.routes import Call, Route, answer, error_answer
+from simpleworkflow.web.store import Store
+
+__all__ = ["create_app"]
+
+PREFIX = "/api/v1"
+READY_SECONDS_MAX = 2.0
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+async def show_me(call: Call) -> Response:
+    """Answer who asks."""
+    return answer(MeAnswer(call.who.name, call.who.role, simpleworkflow.__version__))
+
+
+ROUTES = [*runs.ROUTES, Route(path="/me", handle=show_me, summary="Who asks", answers={200: MeAnswer})]
+
+
+def create_app(
+    database_url: str | None = None,
+    *,
+    schema: str | None = None,
+    pool_size: int = 10,
+    is_open: bool = False,
+    hosts: Collection[str] = (),
+) -> Starlette:
+    """Return the REST API and the dashboard as an ASGI application; mount it where you like.
+
+    The database is found as by ``Client``, when the first request needs it.  ``pool_size``: connections at most.
+    ``is_open``: without API keys whoever reaches it may do all, under the names ``localhost``, ``127.0.0.1``,
+    ``[::1]`` and ``hosts``; only for a server that listens on loopback.
+
+    Raises:
+        InvalidDatabaseUrl: the URL, the schema or a variable of the environment cannot be used.
+    """
+    store = Store(database_url, schema, pool_size)
+    document = msgspec.json.encode(describe(ROUTES, prefix=PREFIX, version=simpleworkflow.__version__))
+
+    async def identify(_: Request) -> Identity:
+        if is_open:
+            return Identity(None, "admin")
+        raise ApiError("unauthenticated", "expected an API key, got none", "send Authorization: Bearer KEY")
+
+    async def describe_api(_: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    async def is_ready(_: Request) -> Response:
+        await store.follow(verbs.check_schema(store.schema), seconds=READY_SECONDS_MAX)
+        return PlainTextResponse("ready\n")
+
+    async def show_page(request: Request) -> Response:
+        return page(request)
+
+    async def show_file(request: Request) -> Response:
+        return file(request)
+
+    probes = [
+        Path(f"{prefix}{path}", _guarded(endpoint), methods=["GET"])
+        for prefix in ("", PREFIX)
+        for path, endpoint in (
+            ("/healthz", _is_alive),
+            ("/readyz", is_ready),
+            ("/openapi.json", describe_api),
+        )
+    ]
+    app = Starlette(
+        routes=[
+            *probes,
+            *_paths(ROUTES, store, identify),
+            *(Path(path, _guarded(show_page), methods=["GET"]) for path in PAGES),
+            Path("/{name}", _guarded(show_file), methods=["GET"]),
+        ],
+        middleware=[Middleware(Guard, hosts=LOCAL_HOSTS | set(hosts) if is_open else None)],
+        exception_handlers={HTTPException: _explain_http},
+    )
+    app.state.store = store
+    return app
+
+
+async def _is_alive(_: Request) -> Response:
+    """Answer that this process answers, whatever the database does."""
+    return PlainTextResponse("alive\n")
+
+
+def _paths(
+    routes: Iterable[Route], store: Store, identify: Callable[[Request], Awaitable[Identity]]
+) -> list[BaseRoute]:
+    """Return one path for all its methods, so that one that is not among them is told which are."""
+    by_path = groupby(sorted(routes, key=lambda route: route.path), key=lambda route: route.path)
+    return [_path(path, {one.method: one for one in some}, store, identify) for path, some in by_path]
+
+
+def _path(
+    path: str,
+    by_method: dict[Any, Route],
+    store: Store,
+    identify: Callable[[Request], Awaitable[Identity]],
+) -> BaseRoute:
+    async def endpoint(request: Request) -> Response:
+        who = await identify(request)
+        if request.method == "POST":
+            check_origin(request)
+        method = "GET" if request.method == "HEAD" else request.method
+        return await by_method[method].call(request, store, who)
+
+    return Path(PREFIX + path, _guarded(endpoint), methods=list(by_method))
+
+
+def _guarded(endpoint: Endpoint) -> Endpoint:
+    """Return ``endpoint`` so that every error is an answer of the one shape."""
+
+    async def answering(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Exception as error:  # noqa: BLE001 - the edge; what nobody foresaw is logged there
+            return error_answer(explain(error))
+
+    return answering
+
+
+async def _explain_http(request: Request, error: Exception) -> Response:
+    """Answer what the router refuses."""
+    assert isinstance(error, HTTPException)
+    shown = re.sub(r"[^ -~]", "?", request.url.path)[:200]
+    if error.status_code == 404:
+        return error_answer(ApiError("not_found", f"there is no page {shown}", "see /openapi.json"))
+    allowed = (error.headers or {}).get("Allow", "")
+    refusal = ApiError(
+        "invalid_input",
+        f"method: {shown} takes {allowed or 'another'}, got {request.method[:20]}",
+        status=error.status_code,
+    )
+    response = error_answer(refusal)
+    if allowed:
+        response.headers["Allow"] = allowed
+    return response

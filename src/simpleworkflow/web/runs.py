@@ -1,0 +1,168 @@
+"""The routes of runs: list, submit, show, events, cancel, reopen."""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+from starlette.responses import Response
+
+from simpleworkflow.client import verbs
+from simpleworkflow.codec import JsonText
+from simpleworkflow.errors import RunNotFound
+from simpleworkflow.model import NewRun, Run, RunEvent, RunPage, Submitted
+from simpleworkflow.statements import list_events as list_events_after
+from simpleworkflow.web.bodies import (
+    CancelBody,
+    ChangeAnswer,
+    EventsAnswer,
+    EventsQuery,
+    ReopenBody,
+    RunAnswer,
+    RunBody,
+    RunsAnswer,
+    RunsQuery,
+    SubmitBody,
+    SubmittedAnswer,
+    event_body,
+    run_body,
+)
+from simpleworkflow.web.routes import Call, Route, answer
+
+__all__ = ["ROUTES"]
+
+
+async def list_runs(call: Call) -> Response:
+    """Answer a page of runs."""
+    query: RunsQuery = call.query
+    page: RunPage = await call.read(
+        verbs.list_page(
+            pattern=query.pattern or None,
+            status=query.status or None,
+            created_from=query.created_from,
+            created_before=query.created_before,
+            page=query.page,
+            limit=query.limit,
+            is_brief=True,
+        )
+    )
+    runs = [run_body(run, shows_contents=call.shows_contents, is_brief=True) for run in page.runs]
+    return answer(RunsAnswer(runs, page.next_page, page.looked_at, page.looked_back_to))
+
+
+async def submit_run(call: Call) -> Response:
+    """Record a run."""
+    body: SubmitBody = call.body
+    payload = "null" if body.payload is UNSET else bytes(body.payload).decode()
+    new = NewRun(
+        type=body.type,
+        payload=None if payload == "null" else JsonText(payload),
+        idempotency_key=body.idempotency_key,
+        priority=body.priority,
+        run_at=body.run_at,
+        delay=body.delay_seconds,
+        max_attempts=body.max_attempts,
+    )
+    submitted: Submitted = await call.change(verbs.submit(new))
+    run = await _run_if_kept(call, str(submitted.id))
+    return answer(SubmittedAnswer(run, submitted.created), 201 if submitted.created else 200)
+
+
+async def show_run(call: Call) -> Response:
+    """Answer one run with all of it."""
+    return answer(RunAnswer(await _run_of(call, call.request.path_params["id"])))
+
+
+async def list_events(call: Call) -> Response:
+    """Answer some events of a run."""
+    query: EventsQuery = call.query
+    found: list[RunEvent] = await call.read(
+        _event_page(call.request.path_params["id"], query.after, query.limit)
+    )
+    events = [event_body(event, shows_contents=call.shows_contents) for event in found]
+    return answer(EventsAnswer(events, found[-1].id if len(found) == query.limit else None))
+
+
+def _event_page(run_id: str, after: int, limit: int) -> verbs.Plan[list[RunEvent]]:
+    found: list[RunEvent] = yield list_events_after(
+        verbs.as_run_id(run_id), after=after, limit=limit, as_text=True
+    )
+    if not found:
+        yield from verbs.get(run_id, as_text=True)  # no history is possible, no run is an error
+    return found
+
+
+async def cancel_run(call: Call) -> Response:
+    """Cancel a run."""
+    run_id = call.request.path_params["id"]
+    changed = await call.change(verbs.cancel(run_id, call.body.reason))
+    return answer(ChangeAnswer(changed, await _run_if_kept(call, run_id)))
+
+
+async def reopen_run(call: Call) -> Response:
+    """Give a run more attempts."""
+    run_id = call.request.path_params["id"]
+    changed = await call.change(verbs.reopen(run_id, call.body.attempts, call.body.reason))
+    return answer(ChangeAnswer(changed, await _run_if_kept(call, run_id)))
+
+
+async def _run_of(call: Call, run_id: str) -> RunBody:
+    run: Run = await call.read(verbs.get(run_id, as_text=True))
+    return run_body(run, shows_contents=call.shows_contents)
+
+
+async def _run_if_kept(call: Call, run_id: str) -> RunBody | None:
+    try:
+        return await _run_of(call, run_id)
+    except RunNotFound:
+        return None
+
+
+ROUTES = [
+    Route(
+        path="/runs",
+        handle=list_runs,
+        summary="List runs, newest first",
+        query=RunsQuery,
+        answers={200: RunsAnswer},
+    ),
+    Route(
+        path="/runs",
+        handle=submit_run,
+        summary="Submit a run; an idempotency key that exists answers the run that has it",
+        method="POST",
+        role="operator",
+        body=SubmitBody,
+        answers={200: SubmittedAnswer, 201: SubmittedAnswer},
+        conflicts=True,
+    ),
+    Route(path="/runs/{id}", handle=show_run, summary="Show a run", answers={200: RunAnswer}, finds="run"),
+    Route(
+        path="/runs/{id}/events",
+        handle=list_events,
+        summary="List what happened to a run, in its order",
+        query=EventsQuery,
+        answers={200: EventsAnswer},
+        finds="run",
+    ),
+    Route(
+        path="/runs/{id}/cancel",
+        handle=cancel_run,
+        summary="Cancel a run",
+        method="POST",
+        role="operator",
+        body=CancelBody,
+        answers={200: ChangeAnswer},
+        finds="run",
+        conflicts=True,
+    ),
+    Route(
+        path="/runs/{id}/reopen",
+        handle=reopen_run,
+        summary="Give a failed or cancelled run more attempts",
+        method="POST",
+        role="operator",
+        body=ReopenBody,
+        answers={200: ChangeAnswer},
+        finds="run",
+        conflicts=True,
+    ),
+]

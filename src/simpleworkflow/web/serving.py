@@ -1,0 +1,67 @@
+"""Serve the application with uvicorn: one socket, one process, a stop that takes seconds."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from starlette.applications import Starlette
+
+from simpleworkflow.errors import InvalidInput
+
+__all__ = ["listen", "serve"]
+
+STOP_SECONDS_MAX = 5
+CONNECTIONS_MAX = 1000
+# A client that takes nothing of what it is sent is cut off by the kernel after this time.
+SILENT_SECONDS_MAX = 30
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on ``host`` and ``port``; 0: a port that is free.
+
+    Raises:
+        InvalidInput: the address cannot be had.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.create_server(address[:2], family=family, backlog=512)
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else error.strerror
+        raise InvalidInput(f"cannot listen on {host[:100]!a}, port {port}: {reason}") from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_SECONDS_MAX * 1000)
+    return listening
+
+
+class _Server(uvicorn.Server):
+    """Says that it is there, and ends the streams before it waits for the requests."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+
+async def serve(app: Starlette, listening: socket.socket, *, on_started: Callable[[], None]) -> None:
+    """Serve ``app`` on a socket until SIGTERM or SIGINT; then end what is open within ``STOP_SECONDS_MAX``."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_graceful_shutdown=STOP_SECONDS_MAX,
+        lifespan="off",
+        ws="none",
+    )
+    await _Server(config, on_started).serve(sockets=[listening])
