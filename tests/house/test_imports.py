@@ -21,6 +21,7 @@ EXTRAS = (
     "prometheus_client",
     "starlette",
     "uvicorn",
+    "opentelemetry",
 )
 # What is an extra from end to end: nobody imports it but the command that starts it.
 NEEDS_EXTRA = PACKAGE / "web"

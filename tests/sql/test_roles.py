@@ -305,6 +305,7 @@ STATEMENTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     ),
     "expire": ("select * from expire()", WORKS, None),
     "next_lease_until": ("select next_lease_until()", WORKS, None),
+    "traceparents": ("select * from traceparents('me', '{<leased>}')", WORKS, None),
     "register_types": ("select register_types('{b.v1}')", WORKS, None),
     "cancel by function": ("select * from cancel('{<pending>}')", OPERATES, None),
     "reopen by function": ("select * from reopen('{<failed>}')", OPERATES, None),

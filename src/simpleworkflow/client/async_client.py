@@ -24,6 +24,7 @@ from simpleworkflow.model import (
     RunEvent,
     RunPage,
 )
+from simpleworkflow.spans import current_traceparent
 from simpleworkflow.statements import submit_runs
 
 __all__ = ["AsyncClient", "AsyncRunHandle"]
@@ -109,7 +110,7 @@ class AsyncClient(AsyncOversight, AsyncOperating):
         self, runs: verbs.RunsToSubmit, *, conn: Any = None
     ) -> builtins.list[AsyncRunHandle]:
         """Record many runs, all of them or none; return their handles in order; see ``Client.submit_many``."""
-        chunks = submit_runs(verbs.new_runs(runs))
+        chunks = submit_runs(verbs.new_runs(runs), traceparent=current_traceparent())
         submitted = await (
             self._runner.run_together(chunks)
             if conn is None

@@ -24,6 +24,7 @@ from simpleworkflow.model import (
     RunEvent,
     RunPage,
 )
+from simpleworkflow.spans import current_traceparent
 from simpleworkflow.statements import submit_runs
 
 __all__ = ["Client", "RunHandle"]
@@ -143,7 +144,7 @@ class Client(Oversight, Operating):
                 and ``conn`` is in no transaction.
             DatabaseUnavailable: as for ``submit``.
         """
-        chunks = submit_runs(verbs.new_runs(runs))
+        chunks = submit_runs(verbs.new_runs(runs), traceparent=current_traceparent())
         submitted = (
             self._runner.run_together(chunks)
             if conn is None

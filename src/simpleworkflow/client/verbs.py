@@ -42,6 +42,7 @@ from simpleworkflow.model import (
     check_time,
     shown,
 )
+from simpleworkflow.spans import current_traceparent
 from simpleworkflow.statements.checking import schema_version
 
 __all__ = [
@@ -141,7 +142,7 @@ def _as_new_run(run: object) -> NewRun:
 
 def submit(new: NewRun) -> Plan[Submitted]:
     """Record a run, unless its idempotency key has one."""
-    submitted: Submitted = yield statements.submit_run(new)
+    submitted: Submitted = yield statements.submit_run(new, traceparent=current_traceparent())
     return submitted
 
 

@@ -1163,6 +1163,7 @@ CREATE TABLE workflow.workflow_run (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     parent_id uuid,
     deleted_at timestamp with time zone,
+    traceparent text COLLATE pg_catalog."C",
     status text DEFAULT 'pending'::text NOT NULL,
     attempt integer DEFAULT 0 NOT NULL,
     fencing_token bigint DEFAULT 0 NOT NULL,
@@ -1178,7 +1179,8 @@ CREATE TABLE workflow.workflow_run (
     CONSTRAINT workflow_run_attempts CHECK (((attempt >= 0) AND (attempt <= max_attempts) AND ((status <> 'pending'::text) OR (attempt < max_attempts)))),
     CONSTRAINT workflow_run_finished CHECK (((status = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) = (finished_at IS NOT NULL))),
     CONSTRAINT workflow_run_lease CHECK ((((status = 'leased'::text) = (leased_by IS NOT NULL)) AND ((leased_by IS NULL) = (lease_until IS NULL)))),
-    CONSTRAINT workflow_run_status CHECK ((status = ANY (ARRAY['pending'::text, 'leased'::text, 'waiting'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text])))
+    CONSTRAINT workflow_run_status CHECK ((status = ANY (ARRAY['pending'::text, 'leased'::text, 'waiting'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text]))),
+    CONSTRAINT workflow_run_traceparent CHECK ((traceparent ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'::text))
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.05', autovacuum_analyze_scale_factor='0.05');
 
@@ -1274,10 +1276,10 @@ begin
                   else 'only a worker that holds the run can, through finish' end;
   end if;
   if (new.id, new.type, new.idempotency_key, new.attempt, new.max_attempts, new.last_error, new.result,
-      new.created_at, new.fencing_token, new.parent_id, new.crashes, new.is_suspect, new.keeps_events)
+      new.created_at, new.traceparent, new.fencing_token, new.parent_id, new.crashes, new.is_suspect, new.keeps_events)
      is distinct from
      (old.id, old.type, old.idempotency_key, old.attempt, old.max_attempts, old.last_error, old.result,
-      old.created_at, old.fencing_token, old.parent_id, old.crashes, old.is_suspect, old.keeps_events)
+      old.created_at, old.traceparent, old.fencing_token, old.parent_id, old.crashes, old.is_suspect, old.keeps_events)
      or not v_cancels and (new.leased_by, new.lease_until, new.finished_at)
         is distinct from (old.leased_by, old.lease_until, old.finished_at) then
     raise exception using errcode = 'WF001',
@@ -2405,7 +2407,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.submit(p_type text, p_payload jsonb DEFAULT '{}'::jsonb, p_idempotency_key text DEFAULT NULL::text, p_priority integer DEFAULT 100, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_delay_seconds double precision DEFAULT 0, p_max_attempts integer DEFAULT 3) RETURNS TABLE(id uuid, created boolean)
+CREATE FUNCTION workflow.submit(p_type text, p_payload jsonb DEFAULT '{}'::jsonb, p_idempotency_key text DEFAULT NULL::text, p_priority integer DEFAULT 100, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_delay_seconds double precision DEFAULT 0, p_max_attempts integer DEFAULT 3, p_traceparent text DEFAULT NULL::text) RETURNS TABLE(id uuid, created boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2415,20 +2417,20 @@ begin
     perform workflow.refuse_delays(array[p_delay_seconds]);
   end if;
   if p_idempotency_key is null then
-    insert into workflow.workflow_run (type, payload, priority, run_at, max_attempts)
+    insert into workflow.workflow_run (type, payload, priority, run_at, max_attempts, traceparent)
     values (p_type, p_payload, coalesce(p_priority, 100),
             coalesce(p_run_at, now()) + make_interval(secs => coalesce(p_delay_seconds, 0)),
-            coalesce(p_max_attempts, 3))
+            coalesce(p_max_attempts, 3), p_traceparent)
     returning workflow_run.id into id;
     created := true;
     return next;
     return;
   end if;
   loop
-    insert into workflow.workflow_run (type, payload, idempotency_key, priority, run_at, max_attempts)
+    insert into workflow.workflow_run (type, payload, idempotency_key, priority, run_at, max_attempts, traceparent)
     values (p_type, p_payload, p_idempotency_key, coalesce(p_priority, 100),
             coalesce(p_run_at, now()) + make_interval(secs => coalesce(p_delay_seconds, 0)),
-            coalesce(p_max_attempts, 3))
+            coalesce(p_max_attempts, 3), p_traceparent)
     on conflict (idempotency_key) do nothing
     returning workflow_run.id into id;
     created := found;
@@ -2442,7 +2444,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.submit_many(p_types text[], p_payloads jsonb[], p_idempotency_keys text[], p_priorities integer[], p_run_ats timestamp with time zone[], p_delays_seconds double precision[], p_max_attempts integer[]) RETURNS TABLE(id uuid, created boolean)
+CREATE FUNCTION workflow.submit_many(p_types text[], p_payloads jsonb[], p_idempotency_keys text[], p_priorities integer[], p_run_ats timestamp with time zone[], p_delays_seconds double precision[], p_max_attempts integer[], p_traceparent text DEFAULT NULL::text) RETURNS TABLE(id uuid, created boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2460,10 +2462,10 @@ begin
   end if;
   -- Without keys nothing can exist already, and nobody waits for anybody: a plain insert is a tenth cheaper.
   if (select bool_and(key is null) from unnest(p_idempotency_keys) as key) is not false then
-    insert into workflow.workflow_run (id, type, payload, priority, run_at, max_attempts)
+    insert into workflow.workflow_run (id, type, payload, priority, run_at, max_attempts, traceparent)
     select wanted.id, wanted.type, wanted.payload, coalesce(wanted.priority, 100),
            coalesce(wanted.run_at, now()) + make_interval(secs => coalesce(wanted.delay_seconds, 0)),
-           coalesce(wanted.max_attempts, 3)
+           coalesce(wanted.max_attempts, 3), p_traceparent
       from unnest(v_ids, p_types, p_payloads, p_priorities, p_run_ats, p_delays_seconds, p_max_attempts)
            as wanted (id, type, payload, priority, run_at, delay_seconds, max_attempts);
     return query select unnest(v_ids), true;
@@ -2472,10 +2474,10 @@ begin
   -- In the order of their keys: two producers with the same keys in another order would deadlock.  Of one key
   -- twice in a batch the first counts; their ids, made in one millisecond, may not be in order before 18.
   with inserted as (
-    insert into workflow.workflow_run (id, type, payload, idempotency_key, priority, run_at, max_attempts)
+    insert into workflow.workflow_run (id, type, payload, idempotency_key, priority, run_at, max_attempts, traceparent)
     select wanted.id, wanted.type, wanted.payload, wanted.idempotency_key, coalesce(wanted.priority, 100),
            coalesce(wanted.run_at, now()) + make_interval(secs => coalesce(wanted.delay_seconds, 0)),
-           coalesce(wanted.max_attempts, 3)
+           coalesce(wanted.max_attempts, 3), p_traceparent
       from unnest(v_ids, p_types, p_payloads, p_idempotency_keys, p_priorities, p_run_ats, p_delays_seconds,
                   p_max_attempts) with ordinality
            as wanted (id, type, payload, idempotency_key, priority, run_at, delay_seconds, max_attempts, position)
@@ -2506,11 +2508,29 @@ begin
     select * into v_again
       from workflow.submit(p_types[v_position], p_payloads[v_position], p_idempotency_keys[v_position],
                            p_priorities[v_position], p_run_ats[v_position], p_delays_seconds[v_position],
-                           p_max_attempts[v_position]);
+                           p_max_attempts[v_position], p_traceparent);
     v_ids[v_position] := v_again.id;
     v_are_new[v_position] := v_again.created;
   end loop;
   return query select answer.id, answer.created from unnest(v_ids, v_are_new) as answer (id, created);
+end
+$$;
+
+CREATE FUNCTION workflow.traceparents(p_worker text, p_ids uuid[]) RETURNS TABLE(id uuid, traceparent text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  perform workflow.refuse_count('p_ids', cardinality(p_ids));
+  return query
+  select run.id, run.traceparent
+    from workflow.workflow_run as run
+   where run.id = any (p_ids)
+     and run.traceparent is not null
+     and run.leased_by = p_worker;   -- of what it holds, and no other
 end
 $$;
 
@@ -3265,9 +3285,11 @@ REVOKE ALL ON FUNCTION workflow.set_policy(p_pattern text, p_keeps_events boolea
 
 REVOKE ALL ON FUNCTION workflow.stop_operation(p_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION workflow.submit(p_type text, p_payload jsonb, p_idempotency_key text, p_priority integer, p_run_at timestamp with time zone, p_delay_seconds double precision, p_max_attempts integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workflow.submit(p_type text, p_payload jsonb, p_idempotency_key text, p_priority integer, p_run_at timestamp with time zone, p_delay_seconds double precision, p_max_attempts integer, p_traceparent text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION workflow.submit_many(p_types text[], p_payloads jsonb[], p_idempotency_keys text[], p_priorities integer[], p_run_ats timestamp with time zone[], p_delays_seconds double precision[], p_max_attempts integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workflow.submit_many(p_types text[], p_payloads jsonb[], p_idempotency_keys text[], p_priorities integer[], p_run_ats timestamp with time zone[], p_delays_seconds double precision[], p_max_attempts integer[], p_traceparent text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.traceparents(p_worker text, p_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.walk_runs(p_kind text, p_filter jsonb, p_asked_at timestamp with time zone, p_walk jsonb, p_limit integer, p_looks integer, OUT ids uuid[], OUT runs integer, OUT walk jsonb) FROM PUBLIC;
 

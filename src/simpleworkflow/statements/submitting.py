@@ -21,11 +21,11 @@ CHUNK_ROWS_MAX = 5_000
 CHUNK_BYTES_MAX = 4_000_000
 
 
-def submit_run(new: NewRun) -> Statement[Submitted]:
-    """Record one run; only with an idempotency key may it be sent twice."""
+def submit_run(new: NewRun, *, traceparent: str | None = None) -> Statement[Submitted]:
+    """Record one run, in that span; only with an idempotency key may it be sent twice."""
     return Statement(
         "select id::text, created from {schema}.submit(%s::text, %s::text::jsonb, %s::text, %s::int, "
-        "%s::text::timestamptz, %s::double precision, %s::int)",
+        "%s::text::timestamptz, %s::double precision, %s::int, %s::text)",
         (
             new.type,
             encode_payload(new.payload),
@@ -34,6 +34,7 @@ def submit_run(new: NewRun) -> Statement[Submitted]:
             new.run_at and new.run_at.isoformat(),
             float(new.delay_seconds),
             new.max_attempts,
+            traceparent,
         ),
         lambda rows: _read_submitted(rows)[0],
         is_repeatable=new.idempotency_key is not None,
@@ -41,7 +42,9 @@ def submit_run(new: NewRun) -> Statement[Submitted]:
     )
 
 
-def submit_runs(news: Iterable[NewRun]) -> Iterator[Statement[list[Submitted]]]:
+def submit_runs(
+    news: Iterable[NewRun], *, traceparent: str | None = None
+) -> Iterator[Statement[list[Submitted]]]:
     """Record many runs, in as few statements as is good; one answer for each run, in the order given.
 
     A statement is made when it is asked for, so that memory holds one of them, not all the runs.
@@ -58,19 +61,21 @@ def submit_runs(news: Iterable[NewRun]) -> Iterator[Statement[list[Submitted]]]:
         except InvalidInput as error:
             raise InvalidInput(f"runs[{position}]: {error}") from error
         if chunk and (len(chunk) == CHUNK_ROWS_MAX or size + len(payload) > CHUNK_BYTES_MAX):
-            yield _submit_chunk(chunk, payloads)
+            yield _submit_chunk(chunk, payloads, traceparent)
             chunk, payloads, size = [], [], 0
         chunk.append(new)
         payloads.append(payload)
         size += len(payload)
     if chunk:
-        yield _submit_chunk(chunk, payloads)
+        yield _submit_chunk(chunk, payloads, traceparent)
 
 
-def _submit_chunk(news: Sequence[NewRun], payloads: Sequence[str]) -> Statement[list[Submitted]]:
+def _submit_chunk(
+    news: Sequence[NewRun], payloads: Sequence[str], traceparent: str | None
+) -> Statement[list[Submitted]]:
     return Statement(
         "select id::text, created from {schema}.submit_many(%s::text::text[], %s::text::jsonb[], %s::text::text[], "
-        "%s::text::int[], %s::text::timestamptz[], %s::text::double precision[], %s::text::int[])",
+        "%s::text::int[], %s::text::timestamptz[], %s::text::double precision[], %s::text::int[], %s::text)",
         (
             _array([_quoted(new.type) for new in news]),
             _array([_quoted(payload) for payload in payloads]),
@@ -79,6 +84,7 @@ def _submit_chunk(news: Sequence[NewRun], payloads: Sequence[str]) -> Statement[
             _column([new.run_at for new in news], None, _time),
             _column([new.delay_seconds for new in news], 0.0, str),
             _column([new.max_attempts for new in news], ATTEMPTS, str),
+            traceparent,
         ),
         _read_submitted,
         is_repeatable=all(new.idempotency_key is not None for new in news),

@@ -17,6 +17,7 @@ class Claimed(NamedTuple):
     """A run that this worker holds now.  ``payload`` and ``created_at`` are the texts that came.
 
     ``due_in_seconds`` is 0 or less: how long it had been due; None where that was not asked.
+    ``traceparent``: the producer's span, where spans are asked for.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Claimed(NamedTuple):
     created_at: str
     is_suspect: bool
     due_in_seconds: float | None = None
+    traceparent: str | None = None
 
     def __repr__(self) -> str:
         return f"<Claimed {self.id} {self.type} attempt {self.attempt}>"
@@ -176,6 +178,16 @@ def register_types(names: Sequence[str]) -> Statement[None]:
         "select {schema}.register_types(%s::text[], 'python')",
         (list(names),),
         lambda _: None,
+        is_repeatable=True,
+    )
+
+
+def get_traceparents(worker: str, run_ids: Sequence[str]) -> Statement[dict[str, str]]:
+    """Return the producer's span of each run that the worker holds and that was submitted in one."""
+    return Statement(
+        "select id::text, traceparent from {schema}.traceparents(%s::text, %s::uuid[])",
+        (worker, "{" + ",".join(run_ids) + "}"),
+        dict,
         is_repeatable=True,
     )
 

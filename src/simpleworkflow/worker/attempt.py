@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 from simpleworkflow.codec import decode, describe_error
@@ -37,10 +37,17 @@ async def attempt(callers: Callers, execution: Execution) -> Outcome:
 
 async def attempt_all(callers: Callers, executions: Sequence[Execution]) -> list[Outcome]:
     """Return how the attempts of what one call executes ended, inside of what surrounds attempts."""
-    with callers.around([one.claimed for one in executions]) if callers.around else nullcontext():
+    claimed = [one.claimed for one in executions]
+    with ExitStack() as stack:
+        entered = [stack.enter_context(around(claimed)) for around in callers.around]
         if len(executions) == 1 and not executions[0].handler.options.batch_max:
-            return [await attempt(callers, executions[0])]
-        return await attempt_batch(callers, executions)
+            outcomes = [await attempt(callers, executions[0])]
+        else:
+            outcomes = await attempt_batch(callers, executions)
+        for tell in entered:
+            if tell is not None:
+                tell(outcomes)
+    return outcomes
 
 
 async def attempt_batch(callers: Callers, executions: Sequence[Execution]) -> list[Outcome]:

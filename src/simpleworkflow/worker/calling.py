@@ -11,6 +11,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from simpleworkflow.outcome import Outcome
 from simpleworkflow.statements import Claimed
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.context import AsyncWorkflowRun, WorkflowRun
@@ -22,8 +23,9 @@ from simpleworkflow.worker.threads import Threads
 
 __all__ = ["Around", "Callers"]
 
-# What surrounds each call of a handler, of one run or those of a batch; it may set variables of the context.
-Around = Callable[[Sequence[Claimed]], AbstractContextManager[Any]]
+# What surrounds each call of a handler, of one run or those of a batch.  It may set variables of the context; what its
+# context manager brings, if that is not None, is told how the attempts ended.
+Around = Callable[[Sequence[Claimed]], AbstractContextManager[Callable[[Sequence[Outcome]], None] | None]]
 
 
 class Callers:
@@ -33,7 +35,7 @@ class Callers:
     """
 
     def __init__(
-        self, *, threads: int, cpu_processes: int, table: SlotTable, around: Around | None = None
+        self, *, threads: int, cpu_processes: int, table: SlotTable, around: Sequence[Around] = ()
     ) -> None:
         self.around = around
         self._threads = Threads(threads)
@@ -83,7 +85,7 @@ class Callers:
         return result
 
     def _in_context(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        return call if self.around is None else partial(copy_context().run, call)
+        return partial(copy_context().run, call) if self.around else call
 
     def close(self) -> None:
         """End the processes; threads are daemons and end with the program."""

@@ -61,7 +61,7 @@ async def _work(order: dict[str, Any], lifeline: int, table: SlotTable, board: B
             is_child=True,
             board=board,
             tally=tally,
-            around=attempting if order["log_format"] == "json" else None,
+            around=[attempting] if order["log_format"] == "json" else [],
         )
         may_go = _follow_supervisor(lifeline, process)
         if order["is_spare"]:

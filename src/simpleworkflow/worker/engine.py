@@ -58,6 +58,7 @@ class Engine:
         callers: Callers,
         board: Board | None = None,
         tally: Tally | None = None,
+        is_traced: bool = False,
     ) -> None:
         self.worker_id = worker_id
         self.table = table
@@ -85,6 +86,7 @@ class Engine:
             room=self._room,
             board=board,
             tally=tally,
+            is_traced=is_traced,
         )
         self._is_stopping = False
         self._verdicts_seen = 0
@@ -265,7 +267,7 @@ class Engine:
         """Return whether nothing of it can reach into what its task executes next."""
         self._started_at = started = monotonic()
         is_single = len(executions) == 1 and not executions[0].handler.options.batch_max
-        if is_single and self._callers.around is None:
+        if is_single and not self._callers.around:
             outcomes = [await attempt(self._callers, executions[0])]
         else:
             outcomes = await attempt_all(self._callers, executions)

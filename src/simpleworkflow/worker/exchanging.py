@@ -13,10 +13,11 @@ from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple, Protocol
 
+from simpleworkflow.database import first_line
 from simpleworkflow.errors import DatabaseUnavailable
 from simpleworkflow.maintenance import RUNS, Board, Look
 from simpleworkflow.metrics import Tally
-from simpleworkflow.statements import Claimed, Exchanged, Finished, exchange, heartbeat_runs
+from simpleworkflow.statements import Claimed, Exchanged, Finished, exchange, get_traceparents, heartbeat_runs
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.finishing import finish_singly
 from simpleworkflow.worker.lanes import Lanes, Where
@@ -78,6 +79,7 @@ class Exchanger:
         room: Room,
         board: Board | None = None,
         tally: Tally | None = None,
+        is_traced: bool = False,
     ) -> None:
         self.set_hungry: Callable[[bool], None] = lambda _: None  # where there is no notifier
         self._holder = holder
@@ -85,6 +87,7 @@ class Exchanger:
         self._patterns = list(patterns)
         self._board = board or Board()
         self._tally = tally
+        self._is_traced = is_traced
         self._question = " ".join(patterns).encode()
         self._lease_seconds = options.lease_seconds
         self._links = links
@@ -166,7 +169,7 @@ class Exchanger:
         )
         failpoints.hit("finishing", len(batch))
         try:
-            return await link.ask(statement)
+            answer = await link.ask(statement)
         except DatabaseUnavailable:
             # What was claimed and lost on the way comes back by expiry.  Finishing twice does no harm: the
             # second time is refused.
@@ -174,7 +177,20 @@ class Exchanger:
         except Exception as error:  # noqa: BLE001 - whatever the database says, the worker lives
             link.say_refused(error)
             await finish_singly(link, self._worker_id, batch, self._tally)
+        else:
+            return await self._with_spans(link, answer) if self._is_traced and answer.claimed else answer
         return None
+
+    async def _with_spans(self, link: Link, answer: Exchanged) -> Exchanged:
+        """Return the answer with the spans of the producers; without them, where they cannot be had."""
+        try:
+            spans = await link.ask(get_traceparents(self._worker_id, [one.id for one in answer.claimed]))
+        except Exception as error:  # noqa: BLE001 - what was claimed shall be executed all the same
+            logger.warning("the spans of producers cannot be read: %s", first_line(error))
+            return answer
+        return answer._replace(
+            claimed=[one._replace(traceparent=spans.get(one.id)) for one in answer.claimed]
+        )
 
     async def _lease_until(self, link: Link, answer: Exchanged, claim: Claim) -> float:
         """Return until when, by the monotonic clock, what was claimed is certain to be ours.

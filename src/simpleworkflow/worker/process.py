@@ -58,7 +58,7 @@ class Plan:
     """What a worker process is to do, whoever started it.
 
     ``patterns`` are what it claims by, none covering another; ``registered`` is what an operator sees, one
-    entry for each handler.
+    entry for each handler.  ``around`` surrounds attempts; ``is_traced``: it wants the producers' spans.
     """
 
     handlers: Handlers
@@ -67,6 +67,8 @@ class Plan:
     options: WorkerOptions
     on_startup: Sequence[Callable[[], Any]] = field(default=())
     on_shutdown: Sequence[Callable[[], Any]] = field(default=())
+    around: Sequence[Around] = field(default=())
+    is_traced: bool = False
 
 
 def new_worker_id(pid: int | None = None) -> str:
@@ -80,7 +82,7 @@ class WorkerProcess:
     ``tend`` is called a few times a second: the heart's keeper, say; ``signalled`` at each signal, even when the
     loop is blocked.  ``is_child``: a supervisor says when to hurry; signals, however many, only begin the stop.
     ``board``: what it shares with other children.  ``tally``: where it counts what it does, if anybody asks.
-    ``around``: what surrounds attempts.
+    ``around``: what surrounds attempts, inside of what the plan has for that.
     """
 
     def __init__(
@@ -95,7 +97,7 @@ class WorkerProcess:
         is_child: bool = False,
         board: Board | None = None,
         tally: Tally | None = None,
-        around: Around | None = None,
+        around: Sequence[Around] = (),
     ) -> None:
         self._plan = plan
         self._database = database
@@ -116,7 +118,7 @@ class WorkerProcess:
             threads=plan.options.threads,
             cpu_processes=plan.options.cpu_processes,
             table=table,
-            around=around,
+            around=[*plan.around, *around],
         )
         self._engine = Engine(
             worker_id=worker_id,
@@ -129,6 +131,7 @@ class WorkerProcess:
             callers=self._callers,
             board=self._board,
             tally=tally,
+            is_traced=plan.is_traced,
         )
 
     def stop(self) -> None:

@@ -16,6 +16,7 @@ from simpleworkflow.metrics import Tally
 from simpleworkflow.model import narrow_patterns
 from simpleworkflow.resolve import resolve_database
 from simpleworkflow.retry import Backoff, RetryPolicy
+from simpleworkflow.worker.calling import Around
 from simpleworkflow.worker.handlers import Handlers
 from simpleworkflow.worker.heart import HeartProcess
 from simpleworkflow.worker.options import HandlerOptions, WorkerOptions
@@ -77,6 +78,8 @@ class Worker:
         self._handlers = Handlers()
         self._on_startup: list[Callable[[], Any]] = []
         self._on_shutdown: list[Callable[[], Any]] = []
+        self._around: list[Around] = []
+        self._wants_traceparents = False
         self._process: WorkerProcess | None = None
         self._options = WorkerOptions(
             concurrency=100 if concurrency is None else concurrency,
@@ -173,6 +176,16 @@ class Worker:
         self._on_shutdown.append(hook)
         return hook
 
+    def surround(self, around: Around, *, wants_traceparents: bool = False) -> None:
+        """Let ``around`` surround each call of a handler: ``simpleworkflow.telemetry`` does, with a span.
+
+        It is called with what was claimed, one run or those of a batch, and returns a context manager.  What that
+        brings, if not None, is called with how each attempt ended.  ``wants_traceparents``: what was claimed has the
+        producers' spans, which costs a question after each claim.
+        """
+        self._around.append(around)
+        self._wants_traceparents |= wants_traceparents
+
     # ── running it ─────────────────────────────────────────────────────────────────────────────────
 
     def run(self, *, metrics_port: int | None = None, metrics_host: str = "127.0.0.1") -> None:
@@ -264,6 +277,8 @@ class Worker:
             options=self._handlers.fitting(self._options, self._threads, concurrency or self._concurrency),
             on_startup=self._on_startup,
             on_shutdown=self._on_shutdown,
+            around=self._around,
+            is_traced=self._wants_traceparents,
         )
 
 

@@ -7,7 +7,7 @@ grant select on
   to {role};
 grant select (id, type, status, priority, run_at, idempotency_key, attempt, max_attempts, leased_by, lease_until,
               created_at, updated_at, deleted_at, fencing_token, parent_id, finished_at, crashes, is_suspect,
-              keeps_events)
+              keeps_events, traceparent)
   on {schema}.workflow_run to {role};
 grant select (id, workflow_id, event_type, created_at) on {schema}.workflow_event to {role};
 grant select (id, type, schedule, timezone, next_run_at, last_run_at, enabled, priority, max_attempts, created_at,

@@ -3,6 +3,6 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.workflow_migration to {role};
 grant execute on function
   {schema}.claim, {schema}.finish, {schema}.heartbeat, {schema}.progress, {schema}.release, {schema}.exchange,
-  {schema}.expire, {schema}.next_lease_until, {schema}.register_types, {schema}.fold,
+  {schema}.expire, {schema}.next_lease_until, {schema}.register_types, {schema}.traceparents, {schema}.fold,
   {schema}.next_upkeep, {schema}.carry_operation
   to {role};

@@ -36,6 +36,8 @@ create table {schema}.workflow_run (
   created_at      timestamptz not null default now(),
   parent_id       uuid,
   deleted_at      timestamptz,
+  -- The producer's span, as W3C Trace Context writes it; null where it had none.
+  traceparent     text        collate "C",
   status          text        not null default 'pending',
   attempt         int         not null default 0,
   fencing_token   bigint      not null default 0,
@@ -63,6 +65,7 @@ create table {schema}.workflow_run (
     (status = 'leased') = (leased_by is not null) and (leased_by is null) = (lease_until is null)),
   constraint workflow_run_attempts check (
     attempt >= 0 and attempt <= max_attempts and (status <> 'pending' or attempt < max_attempts)),
+  constraint workflow_run_traceparent check (traceparent ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'),
   constraint workflow_run_finished check (
     (status in ('succeeded', 'failed', 'cancelled')) = (finished_at is not null))
 );

@@ -212,10 +212,10 @@ begin
                   else 'only a worker that holds the run can, through finish' end;
   end if;
   if (new.id, new.type, new.idempotency_key, new.attempt, new.max_attempts, new.last_error, new.result,
-      new.created_at, new.fencing_token, new.parent_id, new.crashes, new.is_suspect, new.keeps_events)
+      new.created_at, new.traceparent, new.fencing_token, new.parent_id, new.crashes, new.is_suspect, new.keeps_events)
      is distinct from
      (old.id, old.type, old.idempotency_key, old.attempt, old.max_attempts, old.last_error, old.result,
-      old.created_at, old.fencing_token, old.parent_id, old.crashes, old.is_suspect, old.keeps_events)
+      old.created_at, old.traceparent, old.fencing_token, old.parent_id, old.crashes, old.is_suspect, old.keeps_events)
      or not v_cancels and (new.leased_by, new.lease_until, new.finished_at)
         is distinct from (old.leased_by, old.lease_until, old.finished_at) then
     raise exception using errcode = 'WF001',

@@ -42,7 +42,8 @@ create function {schema}.submit(
   p_priority int default 100,
   p_run_at timestamptz default null,
   p_delay_seconds double precision default 0,
-  p_max_attempts int default 3)
+  p_max_attempts int default 3,
+  p_traceparent text default null)
 returns table (id uuid, created boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 #variable_conflict use_column
@@ -51,20 +52,20 @@ begin
     perform {schema}.refuse_delays(array[p_delay_seconds]);
   end if;
   if p_idempotency_key is null then
-    insert into {schema}.workflow_run (type, payload, priority, run_at, max_attempts)
+    insert into {schema}.workflow_run (type, payload, priority, run_at, max_attempts, traceparent)
     values (p_type, p_payload, coalesce(p_priority, 100),
             coalesce(p_run_at, now()) + make_interval(secs => coalesce(p_delay_seconds, 0)),
-            coalesce(p_max_attempts, 3))
+            coalesce(p_max_attempts, 3), p_traceparent)
     returning workflow_run.id into id;
     created := true;
     return next;
     return;
   end if;
   loop
-    insert into {schema}.workflow_run (type, payload, idempotency_key, priority, run_at, max_attempts)
+    insert into {schema}.workflow_run (type, payload, idempotency_key, priority, run_at, max_attempts, traceparent)
     values (p_type, p_payload, p_idempotency_key, coalesce(p_priority, 100),
             coalesce(p_run_at, now()) + make_interval(secs => coalesce(p_delay_seconds, 0)),
-            coalesce(p_max_attempts, 3))
+            coalesce(p_max_attempts, 3), p_traceparent)
     on conflict (idempotency_key) do nothing
     returning workflow_run.id into id;
     created := found;
@@ -86,7 +87,8 @@ create function {schema}.submit_many(
   p_priorities int[],
   p_run_ats timestamptz[],
   p_delays_seconds double precision[],
-  p_max_attempts int[])
+  p_max_attempts int[],
+  p_traceparent text default null)
 returns table (id uuid, created boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 #variable_conflict use_column
@@ -103,10 +105,10 @@ begin
   end if;
   -- Without keys nothing can exist already, and nobody waits for anybody: a plain insert is a tenth cheaper.
   if (select bool_and(key is null) from unnest(p_idempotency_keys) as key) is not false then
-    insert into {schema}.workflow_run (id, type, payload, priority, run_at, max_attempts)
+    insert into {schema}.workflow_run (id, type, payload, priority, run_at, max_attempts, traceparent)
     select wanted.id, wanted.type, wanted.payload, coalesce(wanted.priority, 100),
            coalesce(wanted.run_at, now()) + make_interval(secs => coalesce(wanted.delay_seconds, 0)),
-           coalesce(wanted.max_attempts, 3)
+           coalesce(wanted.max_attempts, 3), p_traceparent
       from unnest(v_ids, p_types, p_payloads, p_priorities, p_run_ats, p_delays_seconds, p_max_attempts)
            as wanted (id, type, payload, priority, run_at, delay_seconds, max_attempts);
     return query select unnest(v_ids), true;
@@ -115,10 +117,10 @@ begin
   -- In the order of their keys: two producers with the same keys in another order would deadlock.  Of one key
   -- twice in a batch the first counts; their ids, made in one millisecond, may not be in order before 18.
   with inserted as (
-    insert into {schema}.workflow_run (id, type, payload, idempotency_key, priority, run_at, max_attempts)
+    insert into {schema}.workflow_run (id, type, payload, idempotency_key, priority, run_at, max_attempts, traceparent)
     select wanted.id, wanted.type, wanted.payload, wanted.idempotency_key, coalesce(wanted.priority, 100),
            coalesce(wanted.run_at, now()) + make_interval(secs => coalesce(wanted.delay_seconds, 0)),
-           coalesce(wanted.max_attempts, 3)
+           coalesce(wanted.max_attempts, 3), p_traceparent
       from unnest(v_ids, p_types, p_payloads, p_idempotency_keys, p_priorities, p_run_ats, p_delays_seconds,
                   p_max_attempts) with ordinality
            as wanted (id, type, payload, idempotency_key, priority, run_at, delay_seconds, max_attempts, position)
@@ -149,7 +151,7 @@ begin
     select * into v_again
       from {schema}.submit(p_types[v_position], p_payloads[v_position], p_idempotency_keys[v_position],
                            p_priorities[v_position], p_run_ats[v_position], p_delays_seconds[v_position],
-                           p_max_attempts[v_position]);
+                           p_max_attempts[v_position], p_traceparent);
     v_ids[v_position] := v_again.id;
     v_are_new[v_position] := v_again.created;
   end loop;
@@ -900,6 +902,25 @@ language sql security definer set search_path = pg_catalog, pg_temp as $fn$
    where known.runtime is distinct from excluded.runtime
 $fn$;
 
+-- ── spans ──────────────────────────────────────────────────────────────────────────────────────────
+
+-- Which span each run was submitted in: for workers that trace, after a claim.  Not a column of claim, which would bring
+-- it to everybody: who traces asks once for a batch, by the primary key.
+create function {schema}.traceparents(p_worker text, p_ids uuid[])
+returns table (id uuid, traceparent text)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan as $fn$
+begin
+  perform {schema}.refuse_count('p_ids', cardinality(p_ids));
+  return query
+  select run.id, run.traceparent
+    from {schema}.workflow_run as run
+   where run.id = any (p_ids)
+     and run.traceparent is not null
+     and run.leased_by = p_worker;   -- of what it holds, and no other
+end
+$fn$;
+
 -- ── who may call them ──────────────────────────────────────────────────────────────────────────────
 
 -- PostgreSQL lets everybody execute a new function.  These act in the owner's name, so a producer that may only
@@ -910,5 +931,5 @@ revoke execute on function
   {schema}.lock_due_suspect, {schema}.claim, {schema}.finish,
   {schema}.heartbeat, {schema}.progress, {schema}.release, {schema}.exchange, {schema}.expire,
   {schema}.next_lease_until, {schema}.cancel_for, {schema}.reopen_for, {schema}.cancel, {schema}.reopen,
-  {schema}.register_types
+  {schema}.register_types, {schema}.traceparents
   from public;
