@@ -179,7 +179,7 @@ def list_page(
     look_at_all: bool = False,
     is_brief: bool = False,
 ) -> Plan[RunPage]:
-    """Read a page of runs, without what they are about if ``is_brief``; look at a bounded number, or until it is full."""
+    """Read a page of runs, ``is_brief``: without their contents; look at a bounded number, or until it is full."""
     check_integer("limit", limit, 1, PAGE_RUNS_MAX)
     for name, time in (("created_from", created_from), ("created_before", created_before)):
         if time is not None:
