@@ -8,15 +8,21 @@ import logging
 
 import click
 
-from simpleworkflow.cli.session import database_option, open_database, read_settings, state
+from simpleworkflow.cli.session import (
+    database_option,
+    log_format_option,
+    open_database,
+    read_settings,
+    state,
+)
 from simpleworkflow.errors import InvalidInput
+from simpleworkflow.logs import LogFormat, configure_logging
 
 EPILOG = """\b
 Examples:
   wf server
   wf server --port 9000
 """
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @click.command(epilog=EPILOG)
@@ -35,14 +41,16 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     show_default=True,
     help="Connections to the database at most.",
 )
+@log_format_option
 @database_option
-def server(*, host: str, port: int, pool_size: int) -> None:
+def server(*, host: str, port: int, pool_size: int, log_format: LogFormat) -> None:
     """Serve the REST API and the dashboard until SIGTERM or Ctrl-C."""
     from simpleworkflow.web import create_app
     from simpleworkflow.web.serving import listen, serve
 
     settings = read_settings()
-    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    configure_logging(settings.log_level, log_format)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # we say ourselves where we serve
     if not _is_loopback(host):
         raise InvalidInput(f"--host: expected a loopback address, got {host[:100]!a}")
     open_database()  # says which one it is, and what is wrong with it, before anybody asks

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import TypeVar
+from uuid import UUID
 
 from simpleworkflow import statements
 from simpleworkflow.client.verbs import Plan, as_pattern, as_reason
 from simpleworkflow.database import Statement
 from simpleworkflow.errors import InvalidInput
-from simpleworkflow.model import Pause, Policy, Stats, TypeSummary, check_integer, shown
+from simpleworkflow.model import Pause, Policy, Run, Stats, TypeSummary, check_integer, shown
 
 __all__ = [
     "drop_policy",
@@ -17,6 +18,8 @@ __all__ = [
     "policies",
     "recount",
     "resume",
+    "runs_held_by",
+    "runs_with_key",
     "set_policy",
     "stats",
     "types",
@@ -71,6 +74,25 @@ def pauses() -> Plan[list[Pause]]:
     """Read the patterns that are paused."""
     found: list[Pause] = yield statements.list_pauses()
     return found
+
+
+# ── runs by what else is known of them ─────────────────────────────────────────────────────────────
+
+
+def runs_with_key(key: str) -> Plan[list[Run]]:
+    """Read the run that has an idempotency key, as for a list; empty: none has."""
+    return (yield from _brief_runs(statements.find_key(key)))
+
+
+def runs_held_by(worker: str, limit: int) -> Plan[list[Run]]:
+    """Read up to ``limit`` runs that a worker holds, as for a list, newest first."""
+    return (yield from _brief_runs(statements.find_held(worker, limit)))
+
+
+def _brief_runs(finding: Statement[list[UUID]]) -> Plan[list[Run]]:
+    ids: list[UUID] = yield finding
+    runs: list[Run] = (yield statements.get_runs(ids, is_brief=True)) if ids else []
+    return sorted(runs, key=lambda run: run.id, reverse=True)
 
 
 # ── policies ───────────────────────────────────────────────────────────────────────────────────────

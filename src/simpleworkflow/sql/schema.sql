@@ -816,6 +816,24 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.find_held(p_worker text, p_limit integer DEFAULT 200) RETURNS SETOF uuid
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select held.id
+    from (select run.id from workflow.workflow_run as run
+           where run.status = 'leased' and run.leased_by = p_worker
+           limit p_limit) as held
+   order by held.id desc
+$$;
+
+CREATE FUNCTION workflow.find_key(p_key text) RETURNS SETOF uuid
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select run.id from workflow.workflow_run as run where run.idempotency_key = p_key and run.deleted_at is null
+$$;
+
 CREATE FUNCTION workflow.find_runs(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_looks integer DEFAULT 10000, p_look_seconds double precision DEFAULT 0.025, OUT ids uuid[], OUT next_before uuid, OUT looked_at bigint, OUT looked_back_to timestamp with time zone) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -24,7 +24,15 @@ from simpleworkflow.statements.operating import (
 )
 from simpleworkflow.statements.policies import drop_policy, list_policies, set_policy
 from simpleworkflow.statements.pruning import Counted, Pruned, count_prunable_runs, prune_runs
-from simpleworkflow.statements.reading import RunsFound, ended_runs, get_runs, list_events, list_page
+from simpleworkflow.statements.reading import (
+    RunsFound,
+    ended_runs,
+    find_held,
+    find_key,
+    get_runs,
+    list_events,
+    list_page,
+)
 from simpleworkflow.statements.submitting import cancel_runs, reopen_runs, submit_run, submit_runs
 from simpleworkflow.statements.verifying import Violation, verify
 from simpleworkflow.statements.working import (
@@ -61,6 +69,8 @@ __all__ = [
     "ended_runs",
     "exchange",
     "expire_runs",
+    "find_held",
+    "find_key",
     "finish_runs",
     "fold_counts",
     "get_runs",

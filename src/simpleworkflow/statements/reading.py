@@ -40,12 +40,35 @@ class RunsFound(NamedTuple):
     looked_back_to: datetime | None
 
 
-def get_runs(run_ids: Sequence[UUID], *, as_text: bool = False) -> Statement[list[Run]]:
-    """Return the runs with these ids, in no order; ``as_text``: payload and result as ``JsonText``."""
+def get_runs(
+    run_ids: Sequence[UUID], *, as_text: bool = False, is_brief: bool = False
+) -> Statement[list[Run]]:
+    """Return the runs with these ids, in no order.
+
+    ``as_text``: payload and result as ``JsonText``; ``is_brief``: as ``list_page`` does.
+    """
+    columns = _BRIEF_COLUMNS if is_brief else _RUN_COLUMNS
     return Statement(
-        f"select {_RUN_COLUMNS} from {{schema}}.get_runs(%s::text[]::uuid[]) as run",
+        f"select {columns} from {{schema}}.get_runs(%s::text[]::uuid[]) as run",
         ([str(run_id) for run_id in run_ids],),
         lambda rows: _read_runs(rows, JsonText if as_text else _decode_shown),
+        is_repeatable=True,
+    )
+
+
+def find_key(key: str) -> Statement[list[UUID]]:
+    """Return the id of the run that has an idempotency key, if one has."""
+    return Statement(
+        "select find_key::text from {schema}.find_key(%s::text)", (key,), _read_ids, is_repeatable=True
+    )
+
+
+def find_held(worker: str, limit: int) -> Statement[list[UUID]]:
+    """Return the ids of up to ``limit`` runs that a worker holds."""
+    return Statement(
+        "select find_held::text from {schema}.find_held(%s::text, %s::int)",
+        (worker, limit),
+        _read_ids,
         is_repeatable=True,
     )
 
@@ -105,6 +128,10 @@ def ended_runs(run_ids: Sequence[UUID]) -> Statement[set[UUID]]:
         lambda rows: {UUID(row[0]) for row in rows},
         is_repeatable=True,
     )
+
+
+def _read_ids(rows: Rows) -> list[UUID]:
+    return [UUID(row[0]) for row in rows]
 
 
 def _read_runs(rows: Rows, decode: Callable[[str], Any]) -> list[Run]:

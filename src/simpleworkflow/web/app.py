@@ -17,8 +17,10 @@ from starlette.routing import BaseRoute
 from starlette.routing import Route as Path
 
 import simpleworkflow
-from simpleworkflow.client import verbs
-from simpleworkflow.web import runs
+from simpleworkflow.client import overseeing, verbs
+from simpleworkflow.errors import WorkflowError
+from simpleworkflow.metrics.server import CONTENT_TYPE, server_metrics
+from simpleworkflow.web import operations, overview, runs
 from simpleworkflow.web.bodies import MeAnswer
 from simpleworkflow.web.errors import ApiError, explain
 from simpleworkflow.web.guard import LOCAL_HOSTS, Guard, check_origin
@@ -32,6 +34,7 @@ __all__ = ["create_app"]
 
 PREFIX = "/api/v1"
 READY_SECONDS_MAX = 2.0
+METRICS_WINDOW_SECONDS = 300
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -40,7 +43,12 @@ async def show_me(call: Call) -> Response:
     return answer(MeAnswer(call.who.name, call.who.role, simpleworkflow.__version__))
 
 
-ROUTES = [*runs.ROUTES, Route(path="/me", handle=show_me, summary="Who asks", answers={200: MeAnswer})]
+ROUTES = [
+    *runs.ROUTES,
+    *overview.ROUTES,
+    *operations.ROUTES,
+    Route(path="/me", handle=show_me, summary="Who asks", answers={200: MeAnswer}),
+]
 
 
 def create_app(
@@ -75,6 +83,14 @@ def create_app(
         await store.follow(verbs.check_schema(store.schema), seconds=READY_SECONDS_MAX)
         return PlainTextResponse("ready\n")
 
+    async def show_metrics(_: Request) -> Response:
+        try:
+            stats = await store.follow(overseeing.stats(METRICS_WINDOW_SECONDS), seconds=READY_SECONDS_MAX)
+            types = await store.follow(overseeing.types(METRICS_WINDOW_SECONDS), seconds=READY_SECONDS_MAX)
+        except (WorkflowError, TimeoutError):
+            stats, types = None, []
+        return Response(server_metrics(stats, types), headers={"Content-Type": CONTENT_TYPE})
+
     async def show_page(request: Request) -> Response:
         return page(request)
 
@@ -94,6 +110,7 @@ def create_app(
         routes=[
             *probes,
             *_paths(ROUTES, store, identify),
+            Path("/metrics", _guarded(show_metrics), methods=["GET"]),
             *(Path(path, _guarded(show_page), methods=["GET"]) for path in PAGES),
             Path("/{name}", _guarded(show_file), methods=["GET"]),
         ],

@@ -21,6 +21,7 @@ __all__ = [
     "EventsAnswer",
     "EventsQuery",
     "MeAnswer",
+    "NoBody",
     "ReopenBody",
     "RunAnswer",
     "RunBody",
@@ -71,6 +72,10 @@ class EventsQuery(In):
 
 class NoQuery(In):
     """No parameter is known."""
+
+
+class NoBody(In):
+    """Nothing is to be said."""
 
 
 class SubmitBody(In):

@@ -12,6 +12,7 @@ from simpleworkflow.errors import (
     EmbeddedPostgresError,
     InvalidInput,
     NotPermitted,
+    OperationNotFound,
     RunNotFound,
     SchemaMismatch,
     TransitionRefused,
@@ -54,7 +55,7 @@ def explain(error: Exception) -> ApiError:  # noqa: PLR0911 - one for each kind
             return error
         case InvalidInput():
             return ApiError("invalid_input", str(error))
-        case RunNotFound():
+        case RunNotFound() | OperationNotFound():
             return ApiError("not_found", str(error))
         case TransitionRefused():
             return ApiError("conflict", str(error))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from msgspec import UNSET
 from starlette.responses import Response
 
-from simpleworkflow.client import verbs
+from simpleworkflow.client import overseeing, verbs
 from simpleworkflow.codec import JsonText
 from simpleworkflow.errors import RunNotFound
-from simpleworkflow.model import NewRun, Run, RunEvent, RunPage, Submitted
+from simpleworkflow.model import NewRun, Run, RunEvent, RunPage, Submitted, matches
 from simpleworkflow.statements import list_events as list_events_after
 from simpleworkflow.web.bodies import (
     CancelBody,
@@ -25,6 +25,7 @@ from simpleworkflow.web.bodies import (
     event_body,
     run_body,
 )
+from simpleworkflow.web.errors import ApiError
 from simpleworkflow.web.routes import Call, Route, answer
 
 __all__ = ["ROUTES"]
@@ -33,6 +34,8 @@ __all__ = ["ROUTES"]
 async def list_runs(call: Call) -> Response:
     """Answer a page of runs."""
     query: RunsQuery = call.query
+    if query.worker is not None or query.key is not None:
+        return _answer_page(call, RunPage(await _known_runs(call, query), None))
     page: RunPage = await call.read(
         verbs.list_page(
             pattern=query.pattern or None,
@@ -44,8 +47,31 @@ async def list_runs(call: Call) -> Response:
             is_brief=True,
         )
     )
+    return _answer_page(call, page)
+
+
+def _answer_page(call: Call, page: RunPage) -> Response:
     runs = [run_body(run, shows_contents=call.shows_contents, is_brief=True) for run in page.runs]
     return answer(RunsAnswer(runs, page.next_page, page.looked_at, page.looked_back_to))
+
+
+async def _known_runs(call: Call, query: RunsQuery) -> list[Run]:
+    """Return the run of a key, or those that a worker holds, where the other filters let it through."""
+    if query.page is not None:
+        raise ApiError("invalid_input", "page: the runs of a key or of a worker are one page; leave it out")
+    if query.key is not None:
+        runs: list[Run] = await call.read(overseeing.runs_with_key(query.key))
+    else:
+        runs = await call.read(overseeing.runs_held_by(query.worker or "", query.limit))
+    return [
+        run
+        for run in runs
+        if (not query.pattern or any(matches(one, run.type) for one in query.pattern))
+        and (not query.status or run.status in query.status)
+        and (query.worker is None or run.leased_by == query.worker)
+        and (query.created_from is None or run.created_at >= query.created_from)
+        and (query.created_before is None or run.created_at < query.created_before)
+    ]
 
 
 async def submit_run(call: Call) -> Response:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
+from time import monotonic
 from typing import TypeVar
 
 from simpleworkflow.client import verbs
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import AsyncRunner
+from simpleworkflow.database import connect
+from simpleworkflow.health import Finding, examine, examine_path
 from simpleworkflow.resolve import Database
 from simpleworkflow.session import Session
 
@@ -18,6 +22,8 @@ T = TypeVar("T")
 REQUEST_SECONDS_MAX = 10.0
 # The server itself ends a statement before we cut its connection, so that nothing goes on that nobody waits for.
 STATEMENT_SECONDS_MAX = 9.0
+LONG_SECONDS = 300.0  # what is long for `wf doctor` by default
+EXAMINED_SECONDS = 5.0  # an examination asks some twenty questions
 
 
 class _Runner(AsyncRunner):
@@ -29,7 +35,11 @@ class Store:
     """Carries plans out on at most ``pool_size`` connections, each within ``REQUEST_SECONDS_MAX``."""
 
     def __init__(self, database_url: str | None, schema: str | None, pool_size: int) -> None:
-        self._runner = _Runner(Place(database_url, schema), pool_size)
+        self._place = Place(database_url, schema)
+        self._runner = _Runner(self._place, pool_size)
+        self._examining = asyncio.Lock()
+        self._examined_at = -inf
+        self._findings: list[Finding] = []
 
     @property
     def schema(self) -> str:
@@ -49,6 +59,24 @@ class Store:
             return await verbs.follow_async(
                 plan, lambda statement: self._runner.run(statement, on_behalf_of=on_behalf_of)
             )
+
+    async def examine(self) -> list[Finding]:
+        """Return what ``wf doctor`` finds, on a connection of its own.
+
+        Raises:
+            DatabaseUnavailable: there is none.
+        """
+        async with self._examining:  # one for all who look
+            if monotonic() > self._examined_at + EXAMINED_SECONDS:
+                self._findings = await asyncio.to_thread(self._examine)
+                self._examined_at = monotonic()
+            return self._findings
+
+    def _examine(self) -> list[Finding]:
+        database = self._place.find()
+        with connect(database.conninfo, session=Session(is_pooled=database.is_pooled)) as conn:
+            path = examine_path(conn, database.conninfo, is_pooled=database.is_pooled)
+            return [*path, *examine(conn, database.schema, long_seconds=LONG_SECONDS)]
 
     def close(self) -> None:
         """Close the connections that rest."""

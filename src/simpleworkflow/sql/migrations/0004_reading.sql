@@ -233,6 +233,21 @@ begin
 end
 $fn$;
 
+-- The run that has a key, and those that a worker holds: in the order of their ids, newest first.
+create function {schema}.find_key(p_key text) returns setof uuid language sql stable
+set search_path = pg_catalog, pg_temp as $fn$
+  select run.id from {schema}.workflow_run as run where run.idempotency_key = p_key and run.deleted_at is null
+$fn$;
+
+create function {schema}.find_held(p_worker text, p_limit int default 200) returns setof uuid language sql stable
+set search_path = pg_catalog, pg_temp as $fn$
+  select held.id
+    from (select run.id from {schema}.workflow_run as run
+           where run.status = 'leased' and run.leased_by = p_worker
+           limit p_limit) as held
+   order by held.id desc
+$fn$;
+
 create function {schema}.list_events(p_run_id uuid, p_after bigint default 0, p_limit int default 10000)
 returns setof {schema}.workflow_event
 language plpgsql stable set search_path = pg_catalog, pg_temp
