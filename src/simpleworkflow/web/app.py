@@ -12,14 +12,11 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.routing import Route as Path
 
 import simpleworkflow
-from simpleworkflow.client import overseeing, verbs
-from simpleworkflow.errors import WorkflowError
-from simpleworkflow.metrics.server import CONTENT_TYPE, server_metrics
 from simpleworkflow.web import operations, overview, runs
 from simpleworkflow.web.bodies import MeAnswer
 from simpleworkflow.web.errors import ApiError, explain
@@ -27,14 +24,12 @@ from simpleworkflow.web.guard import LOCAL_HOSTS, Guard, check_origin
 from simpleworkflow.web.identity import Identity
 from simpleworkflow.web.openapi import describe
 from simpleworkflow.web.pages import PAGES, file, page
+from simpleworkflow.web.probes import PREFIX, probes
 from simpleworkflow.web.routes import Call, Route, answer, error_answer
 from simpleworkflow.web.store import Store
 
 __all__ = ["create_app"]
 
-PREFIX = "/api/v1"
-READY_SECONDS_MAX = 2.0
-METRICS_WINDOW_SECONDS = 300
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -76,41 +71,16 @@ def create_app(
             return Identity(None, "admin")
         raise ApiError("unauthenticated", "expected an API key, got none", "send Authorization: Bearer KEY")
 
-    async def describe_api(_: Request) -> Response:
-        return Response(document, media_type="application/json")
-
-    async def is_ready(_: Request) -> Response:
-        await store.follow(verbs.check_schema(store.schema), seconds=READY_SECONDS_MAX)
-        return PlainTextResponse("ready\n")
-
-    async def show_metrics(_: Request) -> Response:
-        try:
-            stats = await store.follow(overseeing.stats(METRICS_WINDOW_SECONDS), seconds=READY_SECONDS_MAX)
-            types = await store.follow(overseeing.types(METRICS_WINDOW_SECONDS), seconds=READY_SECONDS_MAX)
-        except (WorkflowError, TimeoutError):
-            stats, types = None, []
-        return Response(server_metrics(stats, types), headers={"Content-Type": CONTENT_TYPE})
-
     async def show_page(request: Request) -> Response:
         return page(request)
 
     async def show_file(request: Request) -> Response:
         return file(request)
 
-    probes = [
-        Path(f"{prefix}{path}", _guarded(endpoint), methods=["GET"])
-        for prefix in ("", PREFIX)
-        for path, endpoint in (
-            ("/healthz", _is_alive),
-            ("/readyz", is_ready),
-            ("/openapi.json", describe_api),
-        )
-    ]
     app = Starlette(
         routes=[
-            *probes,
+            *(Path(path, _guarded(ask), methods=["GET"]) for path, ask in probes(store, document)),
             *_paths(ROUTES, store, identify),
-            Path("/metrics", _guarded(show_metrics), methods=["GET"]),
             *(Path(path, _guarded(show_page), methods=["GET"]) for path in PAGES),
             Path("/{name}", _guarded(show_file), methods=["GET"]),
         ],
@@ -119,11 +89,6 @@ def create_app(
     )
     app.state.store = store
     return app
-
-
-async def _is_alive(_: Request) -> Response:
-    """Answer that this process answers, whatever the database does."""
-    return PlainTextResponse("alive\n")
 
 
 def _paths(
