@@ -22,16 +22,22 @@ _PAYLOAD_BYTES_MAX = 8 * JSON_BYTES_MAX
 
 # Not ParamType[UUID] and its like: before click 8.4 the class takes no subscript.
 class RunId(click.ParamType):  # type: ignore[type-arg]
-    """A run's id: a UUID."""
+    """A run's id, or that of ``what``: a UUID.  ``found_by``: the command that shows them."""
 
     name = "id"
+
+    def __init__(self, what: str = "a run id", found_by: str = "wf run list") -> None:
+        self._what = what
+        self._found_by = found_by
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> UUID:
         if isinstance(value, UUID):
             return value
         if _ID.fullmatch(value) is None:
             self.fail(
-                f"expected a run id (a UUID), got {_quoted(value)}; `wf run list` shows them", param, ctx
+                f"expected {self._what} (a UUID), got {_quoted(value)}; `{self._found_by}` shows them",
+                param,
+                ctx,
             )
         return UUID(value)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
 
 from simpleworkflow.cli.arguments import RunId
+from simpleworkflow.cli.bulk import Filter, filter_options, operate
 from simpleworkflow.cli.exits import ExitCode
 from simpleworkflow.cli.output import json_option, print_changes
 from simpleworkflow.cli.session import database_option, open_client
@@ -17,20 +18,29 @@ from simpleworkflow.model import ATTEMPTS_MAX, ENDED
 if TYPE_CHECKING:
     from simpleworkflow.client import Client
 
-_MANY = click.argument("run_ids", metavar="ID...", type=RunId(), nargs=-1, required=True)
+_MANY = click.argument("run_ids", metavar="[ID...]", type=RunId(), nargs=-1)
 _REASON = click.option("--reason", metavar="TEXT", help="Why; it is kept in the audit trail.")
 
 
 @click.command(epilog="Example: wf run cancel 01926f0e-7d3c-7b1a-9c4e-5a7d3f2b1c00 --reason 'ordered twice'")
 @_MANY
+@filter_options("cancel")
 @_REASON
 @json_option
 @database_option
-def cancel(*, run_ids: Sequence[UUID], reason: str | None, as_json: bool) -> None:
-    """Cancel runs; one that a worker executes is stopped by it soon after.
+def cancel(*, run_ids: Sequence[UUID], reason: str | None, as_json: bool, **filtered: Any) -> None:
+    """Cancel runs, or all that match; one that a worker executes is stopped by it soon after.
 
     A run that is cancelled already is fine; for one that succeeded or failed the exit code is 1.
+
+    With --pattern all runs that match and have not ended are cancelled, in small steps: an operation, which goes on
+    without this command, and which wf operation shows and stops. It needs a --reason.
     """
+    wanted = Filter(**filtered)
+    wanted.refuse_without_pattern(run_ids)
+    if wanted.patterns:
+        operate("cancel", wanted, reason=reason, as_json=as_json)
+        return
     with open_client() as client:
         changes = _change(client, run_ids, lambda run_id: client.cancel(run_id, reason=reason))
     print_changes(changes, as_json=as_json)
@@ -40,17 +50,28 @@ def cancel(*, run_ids: Sequence[UUID], reason: str | None, as_json: bool) -> Non
 
 @click.command(epilog="Example: wf run reopen 01926f0e-7d3c-7b1a-9c4e-5a7d3f2b1c00 --attempts 5")
 @_MANY
+@filter_options("reopen")
 @click.option(
     "--attempts", type=click.IntRange(1, ATTEMPTS_MAX), default=3, show_default=True, help="The new budget."
 )
 @_REASON
 @json_option
 @database_option
-def reopen(*, run_ids: Sequence[UUID], attempts: int, reason: str | None, as_json: bool) -> None:
+def reopen(
+    *, run_ids: Sequence[UUID], attempts: int, reason: str | None, as_json: bool, **filtered: Any
+) -> None:
     """Give failed or cancelled runs new attempts, due now; also called retry.
 
     A run that has not ended is fine; for one that succeeded the exit code is 1.
+
+    With --pattern all runs that match and have failed or been cancelled by now are reopened, in small steps: an
+    operation, which goes on without this command, and which wf operation shows and stops. It needs a --reason.
     """
+    wanted = Filter(**filtered)
+    wanted.refuse_without_pattern(run_ids)
+    if wanted.patterns:
+        operate("reopen", wanted, reason=reason, attempts=attempts, as_json=as_json)
+        return
     with open_client() as client:
         changes = _change(
             client, run_ids, lambda run_id: client.reopen(run_id, attempts=attempts, reason=reason)

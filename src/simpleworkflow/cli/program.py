@@ -60,6 +60,7 @@ COMMANDS = {
     "demo": Lazy("demo", "demo", "Watch real runs recorded, retried, cancelled, recovered."),
     "submit": Lazy("submit", "submit", "Record a run, and wait for it if asked."),
     "run": Lazy("run", "run", "List, show, cancel, reopen and watch runs."),
+    "operation": Lazy("operation", "operation", "See and stop what changes many runs at once."),
     "type": Lazy("type", "type_", "Say what types keep: events, succeeded runs."),
     "worker": Lazy("worker", "worker", "Run the worker of a module in several processes."),
     "server": Lazy("server", "server", "Serve the REST API and the dashboard."),

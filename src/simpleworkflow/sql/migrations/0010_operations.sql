@@ -274,7 +274,7 @@ $fn$;
 -- status to another past the walk, is found by walking again, until that changes nothing.  It waits for nobody, so
 -- that it is in nobody's deadlock.  One operation at a time: two would slow claims twice.
 create function {schema}.carry_operation(
-  p_carrier text, p_limit int default 500, p_looks int default 5000, p_lease_seconds double precision default 5)
+  p_carrier text, p_limit int default 200, p_looks int default 5000, p_lease_seconds double precision default 5)
 returns table (id uuid, state text, matched bigint, done bigint, changed bigint)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set jit = off as $fn$
@@ -358,7 +358,7 @@ $fn$;
 create function {schema}.change_runs(p_operation {schema}.workflow_operation, p_ids uuid[], p_is_again boolean)
 returns int
 language plpgsql set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set jit = off as $fn$
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $fn$
 declare
   v_name text := jsonb_strip_nulls(jsonb_build_object(
     'operation', p_operation.id, 'by', p_operation.requested_by, 'on_behalf_of', p_operation.on_behalf_of));
