@@ -58,6 +58,7 @@ class Program(LazyGroup):
 
 COMMANDS = {
     "demo": Lazy("demo", "demo", "Watch real runs recorded, retried, cancelled, recovered."),
+    "dev": Lazy("dev", "dev", "Run a worker while you write it: database, reload, dashboard."),
     "submit": Lazy("submit", "submit", "Record a run, and wait for it if asked."),
     "run": Lazy("run", "run", "List, show, cancel, reopen and watch runs."),
     "operation": Lazy("operation", "operation", "See and stop what changes many runs at once."),

@@ -242,7 +242,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.carry_operation(p_carrier text, p_limit integer DEFAULT 500, p_looks integer DEFAULT 5000, p_lease_seconds double precision DEFAULT 5) RETURNS TABLE(id uuid, state text, matched bigint, done bigint, changed bigint)
+CREATE FUNCTION workflow.carry_operation(p_carrier text, p_limit integer DEFAULT 200, p_looks integer DEFAULT 5000, p_lease_seconds double precision DEFAULT 5) RETURNS TABLE(id uuid, state text, matched bigint, done bigint, changed bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -357,6 +357,8 @@ CREATE FUNCTION workflow.change_runs(p_operation workflow.workflow_operation, p_
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     SET jit TO 'off'
     AS $$
 declare

@@ -9,7 +9,7 @@ import sys
 from simpleworkflow.errors import WorkerNotFound
 from simpleworkflow.worker.worker import Worker
 
-__all__ = ["load_worker"]
+__all__ = ["check_target", "load_worker"]
 
 
 def load_worker(target: str) -> Worker:
@@ -18,10 +18,7 @@ def load_worker(target: str) -> Worker:
     Raises:
         WorkerNotFound: the module cannot be imported, or has no such worker; the message says why.
     """
-    module_name, _, name = target.partition(":")
-    name = name or "worker"
-    if not all(part.isidentifier() for part in [*module_name.split("."), *name.split(".")]):
-        raise WorkerNotFound(f"expected MODULE:WORKER such as app.workers:worker, got {target!r}")
+    module_name, name = check_target(target)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -43,6 +40,19 @@ def load_worker(target: str) -> Worker:
     if not isinstance(found, Worker):
         raise WorkerNotFound(f"worker {target!r} is {type(found).__name__}, expected a simpleworkflow.Worker")
     return found
+
+
+def check_target(target: str) -> tuple[str, str]:
+    """Return the module and the name that ``target`` says, unseen.
+
+    Raises:
+        WorkerNotFound: it is not written like that.
+    """
+    module_name, _, name = target.partition(":")
+    name = name or "worker"
+    if not all(part.isidentifier() for part in [*module_name.split("."), *name.split(".")]):
+        raise WorkerNotFound(f"expected MODULE:WORKER such as app.workers:worker, got {target!r}")
+    return module_name, name
 
 
 def _last_line(error: BaseException) -> str:
