@@ -180,7 +180,7 @@ export function askToPause(kind: "pause" | "resume", pattern: string, changed: (
     does: kind === "pause" ? "Pause" : "Resume",
     isDangerous: kind === "pause",
     act: async (form) => {
-      const { changed: isChanged } = await post(`types/${encodeURIComponent(pattern)}/${kind}`, { reason: reasonIn(form) });
+      const { changed: isChanged } = await post(`types/${encodeURIComponent(pattern)}/${kind}`, kind === "pause" ? { reason: reasonIn(form) } : {});
       changed();
       return isChanged ? `${pattern} is ${kind === "pause" ? "paused" : "resumed"}` : `${pattern} was so already`;
     },
