@@ -62,6 +62,7 @@ COMMANDS = {
     "submit": Lazy("submit", "submit", "Record a run, and wait for it if asked."),
     "run": Lazy("run", "run", "List, show, cancel, reopen and watch runs."),
     "operation": Lazy("operation", "operation", "See and stop what changes many runs at once."),
+    "top": Lazy("top", "top", "Watch what runs, waits and failed; steer it with keys."),
     "type": Lazy("type", "type_", "Say what types keep: events, succeeded runs."),
     "worker": Lazy("worker", "worker", "Run the worker of a module in several processes."),
     "server": Lazy("server", "server", "Serve the REST API and the dashboard."),
