@@ -25,6 +25,9 @@ _READING = {
     "counts": "reader",
     "stats": "reader",
     "types": "reader",
+    "list_schedules": "reader",
+    "stream_place": "reader",
+    "read_stream": "reader",
     "verify": "operator",
 }
 _FILE_NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")

@@ -17,6 +17,17 @@ CREATE FUNCTION workflow.acting() RETURNS jsonb
     'by', session_user, 'on_behalf_of', nullif(left(current_setting('workflow.on_behalf_of', true), 200), '')))
 $$;
 
+CREATE FUNCTION workflow.add_key(p_name text, p_role text, p_digest text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  insert into workflow.workflow_api_key (name, role, digest) values (p_name, p_role, p_digest)
+  on conflict (name) where revoked_at is null do nothing;
+  return found;
+end
+$$;
+
 CREATE FUNCTION workflow.apply_policy() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1458,6 +1469,15 @@ begin
 end
 $_$;
 
+CREATE FUNCTION workflow.list_keys() RETURNS TABLE(name text, role text, digest text, created_at timestamp with time zone, created_by text, revoked_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select key.name::text, key.role, key.digest, key.created_at, key.created_by, key.revoked_at
+    from workflow.workflow_api_key as key
+   order by key.id
+$$;
+
 CREATE FUNCTION workflow.list_operations(p_id uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50) RETURNS SETOF workflow.workflow_operation
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1525,6 +1545,18 @@ begin
                                      p_looks => null, p_look_seconds => null) as found);
 end
 $_$;
+
+CREATE FUNCTION workflow.list_schedules(p_limit integer DEFAULT 1000) RETURNS TABLE(id uuid, type text, schedule text, timezone text, next_run_at timestamp with time zone, last_run_at timestamp with time zone, enabled boolean, priority integer, max_attempts integer)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select one.id, one.type::text, one.schedule, one.timezone, one.next_run_at, one.last_run_at, one.enabled, one.priority,
+         one.max_attempts
+    from workflow.workflow_schedule as one
+   where one.deleted_at is null
+   order by one.type, one.id
+   limit p_limit
+$$;
 
 CREATE FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT lanes workflow.lane[], OUT next_due_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
@@ -2044,6 +2076,54 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.read_stream(p_after bigint, p_lows bigint[] DEFAULT '{}'::bigint[], p_highs bigint[] DEFAULT '{}'::bigint[], p_patterns text[] DEFAULT NULL::text[], p_limit integer DEFAULT 200) RETURNS TABLE(id bigint, run_id uuid, event_type text, data jsonb, created_at timestamp with time zone, type text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare
+  v_columns text := case when has_column_privilege('workflow.workflow_event', 'data', 'select')
+                           then 'event.data' else 'null::jsonb as data' end;
+begin
+  return query execute format($sql$
+    with seen as (
+      (select event.id, event.workflow_id, event.event_type, %1$s, event.created_at
+         from workflow.workflow_event as event
+        where event.id > $1
+        order by event.id
+        limit $5)
+      union all
+      (select event.*
+         from unnest($2, $3) as gap (low, high)
+        cross join lateral (
+              select event.id, event.workflow_id, event.event_type, %1$s, event.created_at
+                from workflow.workflow_event as event
+               where event.id between gap.low and gap.high
+               order by event.id
+               limit $5) as event)
+      order by id
+      limit $5),
+    known as (
+      select seen.*, run.type::text as type,
+             $4 is null or exists (
+               select from unnest($4) as pattern
+                where case when pattern like '%%\%%' then starts_with(run.type, left(pattern, -1))
+                           else run.type = pattern end) as is_wanted
+        from seen
+        left join lateral (select run.type from workflow.workflow_run as run where run.id = seen.workflow_id) as run on true)
+    select known.id, case when is_wanted then known.workflow_id end, case when is_wanted then known.event_type end,
+           case when is_wanted then known.data end, case when is_wanted then known.created_at end,
+           case when is_wanted then known.type end
+      from known
+     order by known.id
+  $sql$, v_columns) using p_after, p_lows, p_highs, p_patterns, p_limit;
+end
+$_$;
+
 CREATE FUNCTION workflow.readable_columns(p_table regclass) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2278,6 +2358,18 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.revoke_key(p_name text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  update workflow.workflow_api_key
+     set revoked_at = clock_timestamp(), revoked_by = session_user
+   where name = p_name and revoked_at is null;
+  return found;
+end
+$$;
+
 CREATE FUNCTION workflow.sample_ended(p_window_seconds double precision, p_runs integer DEFAULT 500) RETURNS TABLE(type text, wait_seconds double precision, run_seconds double precision)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2425,6 +2517,15 @@ begin
   end if;
   return v_is_running;
 end
+$$;
+
+CREATE FUNCTION workflow.stream_place(OUT last_id bigint, OUT xmin bigint, OUT xmax bigint) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(pg_sequence_last_value(pg_get_serial_sequence('workflow.workflow_event', 'id')::regclass), 0),
+         pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+         pg_snapshot_xmax(pg_current_snapshot())::text::bigint
 $$;
 
 CREATE FUNCTION workflow.submit(p_type text, p_payload jsonb DEFAULT '{}'::jsonb, p_idempotency_key text DEFAULT NULL::text, p_priority integer DEFAULT 100, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_delay_seconds double precision DEFAULT 0, p_max_attempts integer DEFAULT 3, p_traceparent text DEFAULT NULL::text) RETURNS TABLE(id uuid, created boolean)
@@ -2984,6 +3085,32 @@ exception when lock_not_available then
 end
 $$;
 
+CREATE TABLE workflow.workflow_api_key (
+    id bigint NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    role text NOT NULL,
+    digest text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    created_by text DEFAULT SESSION_USER NOT NULL,
+    revoked_at timestamp with time zone,
+    revoked_by text,
+    CONSTRAINT workflow_api_key_digest CHECK ((digest ~ '^[0-9a-f]{64}$'::text)),
+    CONSTRAINT workflow_api_key_end CHECK (((revoked_at IS NULL) = (revoked_by IS NULL))),
+    CONSTRAINT workflow_api_key_name CHECK ((name ~ '^[A-Za-z0-9._@-]{1,100}$'::text)),
+    CONSTRAINT workflow_api_key_role CHECK ((role = ANY (ARRAY['reader'::text, 'operator'::text, 'admin'::text])))
+);
+
+COMMENT ON TABLE workflow.workflow_api_key IS 'Who may ask the server for what: of each key its SHA-256, never the key.  Rows are history; a revoked one stays.';
+
+ALTER TABLE workflow.workflow_api_key ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME workflow.workflow_api_key_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE workflow.workflow_count (
     type text NOT NULL COLLATE pg_catalog."C",
     status text NOT NULL,
@@ -3115,6 +3242,9 @@ CREATE TABLE workflow.workflow_schedule (
 
 COMMENT ON TABLE workflow.workflow_schedule IS 'Recurring intents: a cron expression and the run it makes.';
 
+ALTER TABLE ONLY workflow.workflow_api_key
+    ADD CONSTRAINT workflow_api_key_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY workflow.workflow_count
     ADD CONSTRAINT workflow_count_pkey PRIMARY KEY (type, status);
 
@@ -3151,7 +3281,11 @@ ALTER TABLE ONLY workflow.workflow_run
 ALTER TABLE ONLY workflow.workflow_schedule
     ADD CONSTRAINT workflow_schedule_pkey PRIMARY KEY (id);
 
+CREATE UNIQUE INDEX workflow_api_key_present ON workflow.workflow_api_key USING btree (name) WHERE (revoked_at IS NULL);
+
 CREATE INDEX workflow_delta_xid ON workflow.workflow_delta USING btree (xid);
+
+CREATE INDEX workflow_event_stream ON workflow.workflow_event USING btree (id);
 
 CREATE INDEX workflow_operation_running ON workflow.workflow_operation USING btree (requested_at) WHERE (state = 'running'::text);
 
@@ -3211,6 +3345,8 @@ CREATE TRIGGER count_change AFTER UPDATE ON workflow.workflow_run REFERENCING OL
 
 CREATE TRIGGER count_deletion AFTER DELETE ON workflow.workflow_run REFERENCING OLD TABLE AS old_runs FOR EACH STATEMENT EXECUTE FUNCTION workflow.count_deletion();
 
+REVOKE ALL ON FUNCTION workflow.add_key(p_name text, p_role text, p_digest text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.apply_policy() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.audit_cancel() FROM PUBLIC;
@@ -3267,6 +3403,8 @@ REVOKE ALL ON FUNCTION workflow.heartbeat(p_worker text, p_ids uuid[], p_tokens 
 
 REVOKE ALL ON FUNCTION workflow.is_deleted_on_success(p_type text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.list_keys() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT lanes workflow.lane[], OUT next_due_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.lock_due_suspect(p_patterns text[], p_now timestamp with time zone) FROM PUBLIC;
@@ -3300,6 +3438,8 @@ REVOKE ALL ON FUNCTION workflow.reopen_for(p_ids uuid[], p_attempts integer, p_r
 REVOKE ALL ON FUNCTION workflow.replace_policy(p_pattern text, p_keeps_events boolean, p_keeps_succeeded boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.resume(p_pattern text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.revoke_key(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.set_policy(p_pattern text, p_keeps_events boolean, p_keeps_succeeded boolean) FROM PUBLIC;
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from itertools import groupby
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 import msgspec
 from starlette.applications import Starlette
@@ -17,11 +15,13 @@ from starlette.routing import BaseRoute
 from starlette.routing import Route as Path
 
 import simpleworkflow
-from simpleworkflow.web import operations, overview, runs
+from simpleworkflow.web import listening, operations, overview, runs
 from simpleworkflow.web.bodies import MeAnswer
 from simpleworkflow.web.errors import ApiError, explain
 from simpleworkflow.web.guard import LOCAL_HOSTS, Guard, check_origin
 from simpleworkflow.web.identity import Identity
+from simpleworkflow.web.keys import Keys
+from simpleworkflow.web.listening import Live
 from simpleworkflow.web.openapi import describe
 from simpleworkflow.web.pages import PAGES, file, page
 from simpleworkflow.web.probes import PREFIX, probes
@@ -31,6 +31,7 @@ from simpleworkflow.web.store import Store
 __all__ = ["create_app"]
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Identifies = Callable[[Request], Awaitable[Identity]]
 
 
 async def show_me(call: Call) -> Response:
@@ -42,6 +43,7 @@ ROUTES = [
     *runs.ROUTES,
     *overview.ROUTES,
     *operations.ROUTES,
+    *listening.ROUTES,
     Route(path="/me", handle=show_me, summary="Who asks", answers={200: MeAnswer}),
 ]
 
@@ -53,23 +55,22 @@ def create_app(
     pool_size: int = 10,
     is_open: bool = False,
     hosts: Collection[str] = (),
+    identify: Identifies | None = None,
 ) -> Starlette:
     """Return the REST API and the dashboard as an ASGI application; mount it where you like.
 
     The database is found as by ``Client``, when the first request needs it.  ``pool_size``: connections at most.
     ``is_open``: without API keys whoever reaches it may do all, under the names ``localhost``, ``127.0.0.1``,
-    ``[::1]`` and ``hosts``; only for a server that listens on loopback.
+    ``[::1]`` and ``hosts``; only for a server that listens on loopback.  ``identify`` tells who asks where that is not
+    for API keys to tell: the user of your own session, say.
 
     Raises:
         InvalidDatabaseUrl: the URL, the schema or a variable of the environment cannot be used.
     """
     store = Store(database_url, schema, pool_size)
+    live, keys = Live(store), Keys(store, is_open=is_open)
+    known = identify or keys.identify
     document = msgspec.json.encode(describe(ROUTES, prefix=PREFIX, version=simpleworkflow.__version__))
-
-    async def identify(_: Request) -> Identity:
-        if is_open:
-            return Identity(None, "admin")
-        raise ApiError("unauthenticated", "expected an API key, got none", "send Authorization: Bearer KEY")
 
     async def show_page(request: Request) -> Response:
         return page(request)
@@ -79,40 +80,49 @@ def create_app(
 
     app = Starlette(
         routes=[
-            *(Path(path, _guarded(ask), methods=["GET"]) for path, ask in probes(store, document)),
-            *_paths(ROUTES, store, identify),
+            *(Path(path, _guarded(ask), methods=["GET"]) for path, ask in probes(store, document, known)),
+            *_paths(ROUTES, store, known, live),
+            Path(f"{PREFIX}/login", _guarded(_of_this_site(keys.log_in)), methods=["POST"]),
+            Path(f"{PREFIX}/logout", _guarded(_of_this_site(keys.log_out)), methods=["POST"]),
             *(Path(path, _guarded(show_page), methods=["GET"]) for path in PAGES),
             Path("/{name}", _guarded(show_file), methods=["GET"]),
         ],
         middleware=[Middleware(Guard, hosts=LOCAL_HOSTS | set(hosts) if is_open else None)],
         exception_handlers={HTTPException: _explain_http},
     )
-    app.state.store = store
+    app.state.store, app.state.streams = store, live.streams
     return app
 
 
-def _paths(
-    routes: Iterable[Route], store: Store, identify: Callable[[Request], Awaitable[Identity]]
-) -> list[BaseRoute]:
+def _paths(routes: Iterable[Route], store: Store, identify: Identifies, live: Live) -> list[BaseRoute]:
     """Return one path for all its methods, so that one that is not among them is told which are."""
-    by_path = groupby(sorted(routes, key=lambda route: route.path), key=lambda route: route.path)
-    return [_path(path, {one.method: one for one in some}, store, identify) for path, some in by_path]
+    paths: dict[str, dict[str, Route]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method] = route
+    return [
+        Path(PREFIX + path, _endpoint(by_method, store, identify, live), methods=list(by_method))
+        for path, by_method in paths.items()
+    ]
 
 
-def _path(
-    path: str,
-    by_method: dict[Any, Route],
-    store: Store,
-    identify: Callable[[Request], Awaitable[Identity]],
-) -> BaseRoute:
+def _endpoint(by_method: Mapping[str, Route], store: Store, identify: Identifies, live: Live) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         who = await identify(request)
-        if request.method == "POST":
+        # A browser sends no key of itself in a header: what comes with one is a program's.
+        if request.method == "POST" and not (who.name and "authorization" in request.headers):
             check_origin(request)
         method = "GET" if request.method == "HEAD" else request.method
-        return await by_method[method].call(request, store, who)
+        return await by_method[method].call(request, store, who, live)
 
-    return Path(PREFIX + path, _guarded(endpoint), methods=list(by_method))
+    return _guarded(endpoint)
+
+
+def _of_this_site(endpoint: Endpoint) -> Endpoint:
+    async def checking(request: Request) -> Response:
+        check_origin(request)
+        return await endpoint(request)
+
+    return checking
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:

@@ -170,6 +170,17 @@ class EventBody(Struct, frozen=True):
     created_at: datetime
 
 
+class StreamBody(Struct, frozen=True):
+    """What happened to a run, and of which type that is; None: it is no more."""
+
+    id: int
+    run_id: UUID
+    event_type: str
+    data: Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+    created_at: datetime
+    type: str | None
+
+
 class EventsAnswer(Struct, frozen=True):
     """Some events of a run in their order; ``next_after`` asks for those that follow."""
 

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from simpleworkflow.client import overseeing
 from simpleworkflow.health import Finding
 from simpleworkflow.model import Pause, Stats, TypeSummary
+from simpleworkflow.statements.serving import Schedule, list_schedules
 from simpleworkflow.web.bodies import In, NoBody, Reason
 from simpleworkflow.web.routes import Call, Route, answer
 
@@ -58,6 +59,12 @@ class HealthAnswer(Struct, frozen=True):
     findings: Sequence[FindingBody]
 
 
+class SchedulesAnswer(Struct, frozen=True):
+    """The schedules, by type."""
+
+    schedules: Sequence[Schedule]
+
+
 async def show_stats(call: Call) -> Response:
     """Answer counts, rates and what is due."""
     return answer(await call.read(overseeing.stats(call.query.window_seconds)))
@@ -79,6 +86,11 @@ async def pause_pattern(call: Call) -> Response:
 async def resume_pattern(call: Call) -> Response:
     """Let what a paused pattern covers be claimed again."""
     return answer(PatternAnswer(await call.change(overseeing.resume(call.request.path_params["pattern"]))))
+
+
+async def show_schedules(call: Call) -> Response:
+    """Answer the schedules."""
+    return answer(SchedulesAnswer(await call.store.ask(list_schedules())))
 
 
 async def show_health(call: Call) -> Response:
@@ -121,6 +133,12 @@ ROUTES = [
         body=NoBody,
         answers={200: PatternAnswer},
         conflicts=True,
+    ),
+    Route(
+        path="/schedules",
+        handle=show_schedules,
+        summary="List schedules, by type",
+        answers={200: SchedulesAnswer},
     ),
     Route(
         path="/health",

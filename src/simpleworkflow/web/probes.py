@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from simpleworkflow.client import overseeing, verbs
 from simpleworkflow.errors import WorkflowError
 from simpleworkflow.metrics.server import CONTENT_TYPE, server_metrics
+from simpleworkflow.web.identity import Identity
 from simpleworkflow.web.store import Store
 
 __all__ = ["PREFIX", "probes"]
@@ -20,8 +21,13 @@ METRICS_WINDOW_SECONDS = 300
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def probes(store: Store, document: bytes) -> list[tuple[str, Endpoint]]:
-    """Return the paths and what answers them; ``document`` is the description of the API."""
+def probes(
+    store: Store, document: bytes, identify: Callable[[Request], Awaitable[Identity]]
+) -> list[tuple[str, Endpoint]]:
+    """Return the paths and what answers them; ``document`` is the description of the API.
+
+    Types and what they do are for who has a key: ``identify`` refuses others the metrics.
+    """
 
     async def is_ready(_: Request) -> Response:
         await store.follow(verbs.check_schema(store.schema), seconds=READY_SECONDS_MAX)
@@ -30,7 +36,8 @@ def probes(store: Store, document: bytes) -> list[tuple[str, Endpoint]]:
     async def describe_api(_: Request) -> Response:
         return Response(document, media_type="application/json")
 
-    async def show_metrics(_: Request) -> Response:
+    async def show_metrics(request: Request) -> Response:
+        await identify(request)
         try:
             stats = await store.follow(overseeing.stats(METRICS_WINDOW_SECONDS), seconds=READY_SECONDS_MAX)
             types = await store.follow(overseeing.types(METRICS_WINDOW_SECONDS), seconds=READY_SECONDS_MAX)

@@ -26,6 +26,7 @@ class Call:
 
     request: Request
     store: Store
+    app: Any  # what the streams of one application share
     who: Identity
     query: Any
     body: Any
@@ -60,7 +61,7 @@ class Route:
     finds: str | None = None  # what is not found where there is none
     conflicts: bool = False
 
-    async def call(self, request: Request, store: Store, who: Identity) -> Response:
+    async def call(self, request: Request, store: Store, who: Identity, app: Any) -> Response:
         """Read the request, and handle it.
 
         Raises:
@@ -72,7 +73,7 @@ class Route:
             )
         query = read_query(request, self.query)
         body = None if self.body is None else await read_body(request, self.body)
-        return await self.handle(Call(request, store, who, query, body))
+        return await self.handle(Call(request, store, app, who, query, body))
 
 
 def answer(said: object, status: int = 200) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable
@@ -9,12 +10,17 @@ from collections.abc import Callable
 import uvicorn
 from starlette.applications import Starlette
 
-from simpleworkflow.errors import InvalidInput
+from simpleworkflow.errors import DatabaseUnavailable, InvalidInput, NotPermitted
+from simpleworkflow.maintenance import Folding, Operations, Service, repeat
+from simpleworkflow.web.sse import Streams
+from simpleworkflow.web.store import Store
 
 __all__ = ["listen", "serve"]
 
 STOP_SECONDS_MAX = 5
 CONNECTIONS_MAX = 1000
+OPERATIONS_SECONDS = 2.0
+REST_SECONDS = 60.0
 # A client that takes nothing of what it is sent is cut off by the kernel after this time.
 SILENT_SECONDS_MAX = 30
 
@@ -41,13 +47,18 @@ def listen(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """Says that it is there, and ends the streams before it waits for the requests."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None], streams: Streams) -> None:
         super().__init__(config)
         self._on_started = on_started
+        self._streams = streams
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._streams.close()
+        await super().shutdown(sockets)
 
 
 async def serve(app: Starlette, listening: socket.socket, *, on_started: Callable[[], None]) -> None:
@@ -64,4 +75,37 @@ async def serve(app: Starlette, listening: socket.socket, *, on_started: Callabl
         lifespan="off",
         ws="none",
     )
-    await _Server(config, on_started).serve(sockets=[listening])
+    upkeep = [asyncio.ensure_future(repeat(one)) for one in _services(app.state.store)]
+    try:
+        await _Server(config, on_started, app.state.streams).serve(sockets=[listening])
+    finally:
+        for one in upkeep:
+            one.cancel()
+        await asyncio.gather(*upkeep, return_exceptions=True)
+        app.state.store.close()
+
+
+def _services(store: Store) -> list[Service]:
+    """Return the upkeep that a server does as workers do, so that an operation goes on where there is none."""
+    carrier = f"server:{socket.gethostname()}:{os.getpid()}"
+    return [
+        _WherePermitted(one)
+        for one in (Folding(store), Operations(store, carrier, look_seconds=OPERATIONS_SECONDS))
+    ]
+
+
+class _WherePermitted:
+    """A service that rests where the server's role in the database may only read."""
+
+    def __init__(self, service: Service) -> None:
+        self.name = service.name
+        self._service = service
+
+    async def run_once(self) -> float:
+        """Do what there is to do, or rest."""
+        try:
+            return await self._service.run_once()
+        except NotPermitted:
+            return REST_SECONDS
+        except TimeoutError as error:
+            raise DatabaseUnavailable(str(error)) from error

@@ -10,7 +10,7 @@ from typing import TypeVar
 from simpleworkflow.client import verbs
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import AsyncRunner
-from simpleworkflow.database import connect
+from simpleworkflow.database import Statement, connect
 from simpleworkflow.health import Finding, examine, examine_path
 from simpleworkflow.resolve import Database
 from simpleworkflow.session import Session
@@ -59,6 +59,11 @@ class Store:
             return await verbs.follow_async(
                 plan, lambda statement: self._runner.run(statement, on_behalf_of=on_behalf_of)
             )
+
+    async def ask(self, statement: Statement[T], *, seconds: float = REQUEST_SECONDS_MAX) -> T:
+        """Return what one statement reads; errors as in ``follow``."""
+        async with asyncio.timeout(seconds):
+            return await self._runner.run(statement)
 
     async def examine(self) -> list[Finding]:
         """Return what ``wf doctor`` finds, on a connection of its own.

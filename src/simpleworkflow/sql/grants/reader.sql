@@ -15,3 +15,5 @@ grant select (id, type, schedule, timezone, next_run_at, last_run_at, enabled, p
   on {schema}.workflow_schedule to {role};
 -- What a reader may have to do before it can read, where no worker does: it changes no count.
 grant execute on function {schema}.fold to {role};
+-- A server that only shows has to know who may look.
+grant execute on function {schema}.list_keys to {role};
