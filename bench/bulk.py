@@ -2,8 +2,9 @@
 
     .venv/bin/python bench/bulk.py [--runs 100000]
 
-A claimer exchanges one run at a time, as fast as it can, first alone and then while ``wf run cancel --pattern`` works
-in a process of its own.  Full durability; client and server share the machine.
+A claimer exchanges one run at a time, as fast as it can: alone, then while ``wf run cancel --pattern`` works in a process
+of its own, and alone again, because claims that remember no lanes get slower by themselves.  Full durability; client and
+server share the machine.
 """
 
 from __future__ import annotations
@@ -55,8 +56,10 @@ def _measure(conn: psycopg.Connection, url: str, runs: int) -> None:
         began = time.monotonic()
         meanwhile = _claim(conn, pattern, _while_running(cancelling))
         print(f"{what}: {cancelling.communicate()[0].decode().strip()} in {time.monotonic() - began:.1f} s")
-        _say("claims alone", alone)
+        after = _claim(conn, pattern, _for_seconds(ALONE_SECONDS))
+        _say("claims alone, before", alone)
         _say("claims meanwhile", meanwhile)
+        _say("claims alone, after", after)
         _load(conn, "old.v1", runs)
     _kill(conn, url)
 
