@@ -2,9 +2,9 @@
 
     .venv/bin/python bench/bulk.py [--runs 100000]
 
-A claimer exchanges one run at a time, as fast as it can: alone, then while ``wf run cancel --pattern`` works in a process
-of its own, and alone again, because claims that remember no lanes get slower by themselves.  Full durability; client and
-server share the machine.
+A claimer exchanges one run at a time, as fast as it can: alone, then while ``wf run cancel --pattern`` works in a
+process of its own, and alone again, because claims that remember no lanes get slower by themselves.  Full durability;
+client and server share the machine.
 """
 
 from __future__ import annotations
