@@ -1550,8 +1550,10 @@ CREATE FUNCTION workflow.list_schedules(p_limit integer DEFAULT 1000) RETURNS TA
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select one.id, one.type::text, one.schedule, one.timezone, one.next_run_at, one.last_run_at, one.enabled, one.priority,
-         one.max_attempts
+  select one.id, one.type::text, one.schedule, one.timezone,
+         case when one.next_run_at between '0001-01-02 00:00+00' and '9999-12-30 00:00+00' then one.next_run_at end,
+         case when one.last_run_at between '0001-01-02 00:00+00' and '9999-12-30 00:00+00' then one.last_run_at end,
+         one.enabled, one.priority, one.max_attempts
     from workflow.workflow_schedule as one
    where one.deleted_at is null
    order by one.type, one.id

@@ -49,12 +49,15 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $f
    order by key.id
 $fn$;
 
+-- A time that a client's language cannot hold, as infinity, comes as null: it would break the whole list.
 create function {schema}.list_schedules(p_limit int default 1000)
 returns table (id uuid, type text, schedule text, timezone text, next_run_at timestamptz, last_run_at timestamptz,
                enabled boolean, priority int, max_attempts int)
 language sql stable set search_path = pg_catalog, pg_temp as $fn$
-  select one.id, one.type::text, one.schedule, one.timezone, one.next_run_at, one.last_run_at, one.enabled, one.priority,
-         one.max_attempts
+  select one.id, one.type::text, one.schedule, one.timezone,
+         case when one.next_run_at between '0001-01-02 00:00+00' and '9999-12-30 00:00+00' then one.next_run_at end,
+         case when one.last_run_at between '0001-01-02 00:00+00' and '9999-12-30 00:00+00' then one.last_run_at end,
+         one.enabled, one.priority, one.max_attempts
     from {schema}.workflow_schedule as one
    where one.deleted_at is null
    order by one.type, one.id
