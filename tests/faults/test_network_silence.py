@@ -250,10 +250,10 @@ def test_a_single_silent_connection_is_one_outage(
     type_ = a_type()
     start(type_)
     submit(db, type_)
-    proxy.wait_for(r"\.next_lease_until\(")
+    proxy.wait_for(r"\.next_upkeep\(")
 
-    proxy.black_hole(of=r"\.next_lease_until\(")  # the side link's
-    proxy.wait_for(r"\.next_lease_until\(", count=3, seconds=12)
+    proxy.black_hole(of=r"\.next_upkeep\(")  # the side link's
+    proxy.wait_for(r"\.next_upkeep\(", count=3, seconds=12)
 
     assert ended(db, submit(db, type_)) == "succeeded"
     assert caplog.text.count(AWAY) == 1

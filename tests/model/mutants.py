@@ -53,7 +53,9 @@ MUTANTS = {
     "expire never fails a run": Mutant(
         "expire", "case when run.attempt < run.max_attempts then 'pending' else 'failed' end", "'pending'"
     ),
-    "cancel of what has ended": Mutant("cancel", "run.status in ('pending', 'leased', 'waiting')", "true"),
+    "cancel of what has ended": Mutant(
+        "cancel_for", "run.status in ('pending', 'leased', 'waiting')", "true"
+    ),
     "a plain cancel of what has ended": Mutant(
         "guard_update", "and old.status in ('pending', 'leased', 'waiting')", "and old.status <> 'cancelled'"
     ),

@@ -23,7 +23,7 @@ COMMANDS = {
 _ID = click.argument("operation_id", metavar="ID", type=RunId("an operation's id", "wf operation list"))
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS)
+@click.group(cls=LazyGroup, lazy=COMMANDS, epilog="Example: wf operation list")
 def operation() -> None:
     """See and stop what changes many runs at once; wf run cancel --pattern begins it."""
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from simpleworkflow.errors import InvalidDatabaseUrl
+from simpleworkflow.logs import FORMATS
 
 if TYPE_CHECKING:
     import psycopg
 
     from simpleworkflow.client import Client
     from simpleworkflow.resolve import Database
-from simpleworkflow.logs import FORMATS
-from simpleworkflow.settings import Settings
+    from simpleworkflow.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
