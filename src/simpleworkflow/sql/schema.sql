@@ -3447,6 +3447,8 @@ REVOKE ALL ON FUNCTION workflow.set_policy(p_pattern text, p_keeps_events boolea
 
 REVOKE ALL ON FUNCTION workflow.stop_operation(p_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.stream_place(OUT last_id bigint, OUT xmin bigint, OUT xmax bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.submit(p_type text, p_payload jsonb, p_idempotency_key text, p_priority integer, p_run_at timestamp with time zone, p_delay_seconds double precision, p_max_attempts integer, p_traceparent text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.submit_many(p_types text[], p_payloads jsonb[], p_idempotency_keys text[], p_priorities integer[], p_run_ats timestamp with time zone[], p_delays_seconds double precision[], p_max_attempts integer[], p_traceparent text) FROM PUBLIC;

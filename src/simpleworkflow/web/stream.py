@@ -2,7 +2,7 @@
 
 Each who listens has a position and reads for itself when there may be something new; so who is slow costs nothing but
 its own delay.  What is shared is the knowledge how far ids have been given out, and how far they are settled: see
-sql/migrations/0011_server.sql and position.py.
+sql/migrations/0010_server.sql and position.py.
 """
 
 from __future__ import annotations

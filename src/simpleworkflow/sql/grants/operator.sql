@@ -20,5 +20,5 @@ grant execute on function
   {schema}.cancel, {schema}.reopen, {schema}.prune, {schema}.count_prunable, {schema}.set_policy, {schema}.drop_policy,
   {schema}.pause, {schema}.resume, {schema}.fold, {schema}.recount,
   {schema}.operate, {schema}.count_operable, {schema}.stop_operation, {schema}.next_upkeep, {schema}.carry_operation,
-  {schema}.add_key, {schema}.revoke_key, {schema}.list_keys
+  {schema}.add_key, {schema}.revoke_key, {schema}.list_keys, {schema}.stream_place
   to {role};

@@ -16,4 +16,4 @@ grant select (id, type, schedule, timezone, next_run_at, last_run_at, enabled, p
 -- What a reader may have to do before it can read, where no worker does: it changes no count.
 grant execute on function {schema}.fold to {role};
 -- A server that only shows has to know who may look.
-grant execute on function {schema}.list_keys to {role};
+grant execute on function {schema}.list_keys, {schema}.stream_place to {role};

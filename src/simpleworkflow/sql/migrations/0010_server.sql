@@ -133,4 +133,4 @@ begin
 end
 $fn$;
 
-revoke execute on function {schema}.add_key, {schema}.revoke_key, {schema}.list_keys from public;
+revoke execute on function {schema}.add_key, {schema}.revoke_key, {schema}.list_keys, {schema}.stream_place from public;
