@@ -30,7 +30,7 @@ from simpleworkflow import statements
 from simpleworkflow.errors import InvalidInput
 from simpleworkflow.model import NewRun
 from simpleworkflow.operation import Operation
-from waits import blocked, in_thread
+from waits import blocked, in_thread, until
 
 
 def operate(db: Database, kind: str = "cancel", pattern: str = "%", **options) -> Operation:
@@ -267,7 +267,10 @@ def test_a_chunk_that_was_not_committed_has_not_happened(db, connection):
     db.execute("select pg_sleep(0.15)")
     dying.execute("begin")
     assert carry(dying, carrier="dying").changed == 4
+    pid = dying.info.backend_pid
     dying.close()
+    # Until its server process has rolled back, the runs are locked, and passed over.
+    until(lambda: not db.execute("select from pg_stat_activity where pid = %s", [pid]).rowcount, "it is gone")
 
     ended = carry_out(db, operation, carrier="two")
 
