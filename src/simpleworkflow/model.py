@@ -331,6 +331,11 @@ def check_time(name: str, value: object) -> None:
         raise InvalidInput(f"{name}: expected a time from 0001-01-02 to 9999-12-30, got {value.isoformat()}")
 
 
+def utc_text(moment: datetime | None) -> str | None:
+    """Return a time as the database takes it: of its own offsets PostgreSQL knows those below 16 hours only."""
+    return None if moment is None else moment.astimezone(UTC).isoformat()
+
+
 def shown(value: object) -> str:
     """Return a value for a message, short and on one line; of what may be large only the kind."""
     if isinstance(value, str):

@@ -141,6 +141,7 @@ COLUMNS = {
     "crashes": "1",
     "is_suspect": "true",
     "keeps_events": "false",
+    "traceparent": "'00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'",
     "finished_at": "'2001-01-01 00:00+00'",
 }
 
@@ -195,6 +196,7 @@ def test_the_table_of_columns_above_is_complete(module_db):
             "max_attempts",
             "created_at",
             "updated_at",
+            "traceparent",
         }
     ),
 )

@@ -140,3 +140,14 @@ def test_metrics_tell_what_waits(api: TestClient, db: Database) -> None:
 
 def _ids(api: TestClient, **parameters: str) -> list[str]:
     return [run["id"] for run in api.get(f"{API}/runs", params=parameters).json()["runs"]]
+
+
+def test_a_time_far_from_utc_is_understood(api: TestClient, db: Database) -> None:
+    submit(db, "shop.order.v1")
+    before = "2999-12-24T04:22:26-22:42"  # PostgreSQL knows no such offset
+    body = {"type": "shop.order.v1", "run_at": before}
+    filtered = {"kind": "cancel", "filter": {"pattern": ["%"], "created_before": before}, "dry_run": True}
+
+    assert api.post(f"{API}/runs", json=body).json()["run"]["run_at"] == "2999-12-25T03:04:26Z"
+    assert len(_ids(api, created_before=before)) == 2
+    assert api.post(f"{API}/operations", json=filtered).json()["matched"] == 2

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from simpleworkflow.codec import decode
 from simpleworkflow.database import Rows, Statement
+from simpleworkflow.model import utc_text
 from simpleworkflow.operation import Operation, OperationKind
 
 _COLUMNS = (
@@ -53,8 +54,8 @@ def operate(
             list(patterns),
             reason,
             None if statuses is None else list(statuses),
-            created_from and created_from.isoformat(),
-            created_before and created_before.isoformat(),
+            utc_text(created_from),
+            utc_text(created_before),
             attempts,
         ),
         lambda rows: _read_operations(rows)[0],
@@ -80,8 +81,8 @@ def count_operable(
             kind,
             list(patterns),
             None if statuses is None else list(statuses),
-            created_from and created_from.isoformat(),
-            created_before and created_before.isoformat(),
+            utc_text(created_from),
+            utc_text(created_before),
             walk,
             looks,
         ),

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from simpleworkflow.database import Statement
+from simpleworkflow.model import utc_text
 
 
 class Pruned(NamedTuple):
@@ -41,7 +42,7 @@ def prune_runs(
             _list(patterns),
             _list(statuses),
             limit,
-            reached_at and reached_at.isoformat(),
+            utc_text(reached_at),
         ),
         lambda rows: Pruned(*rows[0]),
         is_repeatable=True,
@@ -66,7 +67,7 @@ def count_prunable_runs(
             older_than_seconds,
             _list(patterns),
             _list(statuses),
-            reached_at and reached_at.isoformat(),
+            utc_text(reached_at),
             looks,
         ),
         lambda rows: Counted(*rows[0]),

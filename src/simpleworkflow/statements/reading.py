@@ -9,7 +9,7 @@ from uuid import UUID
 
 from simpleworkflow.codec import JsonText, decode
 from simpleworkflow.database import Rows, Statement
-from simpleworkflow.model import Run, RunEvent
+from simpleworkflow.model import Run, RunEvent, utc_text
 
 _CONTENTS = ("payload", "last_error", "result")
 _COLUMNS = (
@@ -96,8 +96,8 @@ def list_page(
         (
             None if patterns is None else list(patterns),
             None if statuses is None else list(statuses),
-            created_from and created_from.isoformat(),
-            created_before and created_before.isoformat(),
+            utc_text(created_from),
+            utc_text(created_before),
             before and str(before),
             limit,
             looks,

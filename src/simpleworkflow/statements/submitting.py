@@ -10,7 +10,7 @@ from uuid import UUID
 from simpleworkflow.codec import encode_payload
 from simpleworkflow.database import Rows, Statement
 from simpleworkflow.errors import InvalidInput
-from simpleworkflow.model import NewRun, Submitted
+from simpleworkflow.model import NewRun, Submitted, utc_text
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def submit_run(new: NewRun, *, traceparent: str | None = None) -> Statement[Subm
             encode_payload(new.payload),
             new.idempotency_key,
             new.priority,
-            new.run_at and new.run_at.isoformat(),
+            utc_text(new.run_at),
             float(new.delay_seconds),
             new.max_attempts,
             traceparent,
@@ -125,7 +125,7 @@ def _column(values: list[T], default: T, write: Callable[[T], str]) -> str | Non
 
 
 def _time(moment: datetime | None) -> str:
-    return _quoted(None if moment is None else moment.isoformat())
+    return _quoted(utc_text(moment))
 
 
 def _quoted(item: str | None) -> str:
