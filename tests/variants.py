@@ -31,6 +31,7 @@ BY_SESSION = (
     "test_an_async_handler_that_asked_first_is_cancelled_all_the_same",
     "test_a_handler_longer_than_the_grace_is_given_back_and_starts_elsewhere",
     "test_a_client_that_nobody_closed_leaves_neither_warning_nor_session",
+    "test_a_resume_wakes_idle_workers",
     # The pooler logs in by itself: it takes any password, and a role that may not log in loses no session.
     "test_a_wrong_password_is_refused_without_being_said",
     "test_a_worker_logs_neither_its_password_nor_what_its_runs_are_about",
