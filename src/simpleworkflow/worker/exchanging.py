@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple, Protocol
 
@@ -141,8 +140,11 @@ class Exchanger:
             batch, self._ended = self._ended[:BATCH_MAX], self._ended[BATCH_MAX:]
             claim = self._claim(limit)
             self._room.claiming += limit
+            lease_until = claim.sent_at + self._lease_seconds
             try:
                 answer = await self._exchange(link, batch, claim)
+                if answer and answer.claimed and monotonic() - claim.sent_at > self._lease_seconds / 3:
+                    lease_until = await self._extend(link, answer.claimed, lease_until)
             finally:
                 # Before the pause: another link may work.
                 self._room.claiming -= limit
@@ -150,7 +152,7 @@ class Exchanger:
                 self._pace.wake()  # nobody has told what is due
                 await link.pause()
                 continue
-            await self._take(answer, batch, claim, await self._lease_until(link, answer, claim))
+            await self._take(answer, batch, claim, lease_until)
             self._changed.set()
         self._changed.set()
 
@@ -192,18 +194,17 @@ class Exchanger:
             claimed=[one._replace(traceparent=spans.get(one.id)) for one in answer.claimed]
         )
 
-    async def _lease_until(self, link: Link, answer: Exchanged, claim: Claim) -> float:
-        """Return until when, by the monotonic clock, what was claimed is certain to be ours.
+    async def _extend(self, link: Link, claimed: Sequence[Claimed], lease_until: float) -> float:
+        """Return until when, by the monotonic clock, runs are certain to be ours that were long in coming.
 
-        An answer that was long in coming, from behind a lock say, leaves too little to wait for the heart's next beat.
+        From behind a lock, say: what is left of their leases may be too little to wait for the heart's next beat.
         """
-        sent_at = claim.sent_at
-        if answer.claimed and monotonic() - sent_at > self._lease_seconds / 3:
-            held = sorted((one.id, one.fencing_token) for one in answer.claimed)
-            extended_at = monotonic()
-            with suppress(DatabaseUnavailable):
-                await link.ask(heartbeat_runs(self._worker_id, held, seconds=self._lease_seconds))
-                sent_at = extended_at
+        held, sent_at = sorted((one.id, one.fencing_token) for one in claimed), monotonic()
+        try:
+            await link.ask(heartbeat_runs(self._worker_id, held, seconds=self._lease_seconds))
+        except Exception as error:  # noqa: BLE001 - the heart will try again, and see to it that it is said
+            logger.debug("leases were not extended at once: %s", first_line(error))
+            return lease_until
         return sent_at + self._lease_seconds
 
     async def _take(self, answer: Exchanged, batch: list[Finished], claim: Claim, lease_until: float) -> None:
