@@ -35,6 +35,7 @@ from simpleworkflow.session import Session
 from simpleworkflow.sql import groups_by_function
 
 __all__ = [
+    "AsyncConnection",
     "Rows",
     "Statement",
     "SyncConnection",
@@ -191,7 +192,7 @@ def connect(conninfo: str, *, session: Session | None = None, **parameters: Any)
 
 async def connect_async(
     conninfo: str, *, session: Session | None = None, **parameters: Any
-) -> psycopg.AsyncConnection[Any]:
+) -> AsyncConnection[Any]:
     """Open one async connection in autocommit mode, begun as ``session`` says.
 
     Raises:
@@ -211,8 +212,8 @@ async def connect_async(
 
 async def _open_async(
     conninfo: str, session: Session | None, parameters: dict[str, Any]
-) -> psycopg.AsyncConnection[Any]:
-    conn = await _AsyncConnection.connect(conninfo, **parameters)
+) -> AsyncConnection[Any]:
+    conn = await AsyncConnection.connect(conninfo, **parameters)
     try:
         if session is not None:
             await within(conn, CONNECT_TIMEOUT_SECONDS, session.begin_async(conn))
@@ -225,7 +226,7 @@ async def _open_async(
     return conn
 
 
-def _close_unwanted(connecting: asyncio.Future[psycopg.AsyncConnection[Any]]) -> None:
+def _close_unwanted(connecting: asyncio.Future[AsyncConnection[Any]]) -> None:
     if not connecting.cancelled() and connecting.exception() is None:
         connecting.result().pgconn.finish()
 
@@ -278,12 +279,14 @@ class SyncConnection(psycopg.Connection[Row]):
             return value
 
 
-class _AsyncConnection(psycopg.AsyncConnection[Row]):
-    """A connection that is closed when what uses it is cancelled.
+class AsyncConnection(psycopg.AsyncConnection[Row]):
+    """A connection that is closed when what uses it is cancelled; ``meanwhile`` as of ``SyncConnection``.
 
     The driver answers a cancellation by asking the server to cancel, and waits for a server that is silent.  To shield
     it, each statement had a task of its own and others to wait for it: a fifth of its 250 microseconds.
     """
+
+    meanwhile: Callable[[], object] | None = None
 
     async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """Return what a generator of the driver does, each of whose steps waits for the socket."""
@@ -293,6 +296,9 @@ class _AsyncConnection(psycopg.AsyncConnection[Row]):
         try:
             wanted = next(gen)
             while True:
+                if wanted == Wait.R and self.meanwhile is not None:  # all is sent
+                    meanwhile, self.meanwhile = self.meanwhile, None
+                    meanwhile()
                 wanted = gen.send(await _ready(loop, socket_, wanted))
         except StopIteration as ended:
             value: T = ended.value

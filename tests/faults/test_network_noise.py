@@ -45,6 +45,31 @@ def test_a_slow_network_costs_no_lease(proxy: Proxy, db: Database, caplog: pytes
     assert AWAY not in caplog.text
 
 
+@pytest.mark.fault(
+    NETWORK, "a run is lost while the answer of its claim is on its way, a third of a lease late", "P3"
+)
+def test_what_was_lost_before_its_claim_was_known_is_not_executed(proxy: Proxy, db: Database) -> None:
+    type_, begun = a_type(), []
+    worker = Worker(database_url=proxy.url, lease_seconds=1.5, poll_seconds=0.1)
+
+    @worker.handler(type_)
+    async def handle(run: Any) -> None:
+        begun.append(run.fencing_token)
+
+    with WorkerThread(worker):
+        assert ended(db, submit(db, type_)) == "succeeded"
+        proxy.delay(0.1)
+        run_id = submit(db, type_)
+        eventually(lambda: count(db, "workflow_run", "id = %s and status = 'leased'", run_id) == 1)
+        db.execute("select from expire(array(select leased_by from workflow_run where id = %s))", [run_id])
+        assert ask(db, statements.exchange("another", [], [type_], limit=1, lease_seconds=30)).claimed
+        proxy.wait_for(r"\.heartbeat\(")
+        threading.Event().wait(1)
+        proxy.heal()
+
+    assert begun == [1]
+
+
 @pytest.mark.fault(NETWORK, "ten thousand bytes a second", "P2, P3")
 def test_a_thin_network_costs_no_lease(proxy: Proxy, db: Database, caplog: pytest.LogCaptureFixture) -> None:
     proxy.trickle(10_000)
@@ -126,7 +151,8 @@ def test_a_session_that_is_lost_and_had_again_at_once_is_not_said(
     proxy: Proxy, db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     type_ = a_type()
-    worker = Worker(database_url=proxy.url, poll_seconds=0.2)
+    # Where the answer of a claim is lost with a session, the run comes back with its lease.
+    worker = Worker(database_url=proxy.url, poll_seconds=0.2, lease_seconds=2)
 
     @worker.handler(type_)
     async def handle(run: Any) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -138,7 +139,9 @@ def test_a_worker_that_starts_while_the_database_is_away_can_be_stopped(
 
     assert program.exit_code() == 0
     assert monotonic() - sent_at < 2
-    assert program.log.count("the database is away") == 1
+    # Each process once: the heart of a service asks the database too.
+    said = re.findall(r"\[(\d+)\]: the database is away", program.log)
+    assert len(set(said)) == len(said) > 0
 
 
 @pytest.mark.fault("Shutdown, deploys, migrations", "SIGTERM with the database black-holed", "P3")

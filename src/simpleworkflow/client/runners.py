@@ -10,14 +10,13 @@ from contextlib import asynccontextmanager, contextmanager
 from itertools import chain
 from typing import Any, TypeVar
 
-import psycopg
-
 from simpleworkflow.client import verbs
 from simpleworkflow.client.idle import CONNECT_PARAMETERS, Idle, begin_anew_after_fork
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.retrying import Retrying, is_stale, lost_together
 from simpleworkflow.client.together import run_together, run_together_async
 from simpleworkflow.database import (
+    AsyncConnection,
     Statement,
     SyncConnection,
     connect,
@@ -167,7 +166,7 @@ class AsyncRunner(_Connecting):
 
     def __init__(self, place: Place, pool_size: int) -> None:
         super().__init__(place, pool_size)
-        self._idle: Idle[psycopg.AsyncConnection[Any]] = Idle()
+        self._idle: Idle[AsyncConnection[Any]] = Idle()
         self._loop: asyncio.AbstractEventLoop | None = None
         begin_anew_after_fork(self)
 
@@ -214,7 +213,7 @@ class AsyncRunner(_Connecting):
             )
 
     async def _in_one_transaction(
-        self, conn: psycopg.AsyncConnection[Any], statements: Iterator[Statement[list[T]]]
+        self, conn: AsyncConnection[Any], statements: Iterator[Statement[list[T]]]
     ) -> list[T]:
         is_sent = False
         try:
@@ -250,7 +249,7 @@ class AsyncRunner(_Connecting):
         self._is_checked = True
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    async def _connection(self) -> AsyncIterator[AsyncConnection[Any]]:
         free = self._free
         try:
             async with asyncio.timeout(FREE_CONNECTION_SECONDS):
@@ -270,7 +269,7 @@ class AsyncRunner(_Connecting):
         finally:
             free.release()
 
-    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+    async def _connect(self) -> AsyncConnection[Any]:
         assert self._database is not None
         return await connect_async(
             self._database.conninfo, session=self._session(self._database), **CONNECT_PARAMETERS

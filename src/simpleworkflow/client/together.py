@@ -7,13 +7,10 @@ have a pooler's settings before each statement, and a statement that fails takes
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
-import psycopg
-
-from simpleworkflow.database import Rows, Statement, SyncConnection, run, run_async
+from simpleworkflow.database import AsyncConnection, Rows, Statement, SyncConnection, run, run_async
 
 __all__ = ["run_together", "run_together_async"]
 
@@ -84,19 +81,16 @@ def run_together(conn: SyncConnection[Any], statements: Iterator[Statement[list[
 
 
 async def run_together_async(
-    conn: psycopg.AsyncConnection[Any], statements: Iterator[Statement[list[T]]], schema: str
+    conn: AsyncConnection[Any], statements: Iterator[Statement[list[T]]], schema: str
 ) -> list[T]:
     """Do what ``run_together`` does, on an async connection."""
     together = _Together(statements)
     while statement := together.next():
-        running = asyncio.ensure_future(run_async(conn, _unread(statement), schema))
+        conn.meanwhile = together.go_ahead
         try:
-            await asyncio.sleep(0)  # now it is sent
-            together.go_ahead()
-            rows = await running
-        except asyncio.CancelledError:
-            running.cancel()
-            raise
+            rows = await run_async(conn, _unread(statement), schema)
+        finally:
+            conn.meanwhile = None
         together.note(statement, rows)
     return together.answers
 

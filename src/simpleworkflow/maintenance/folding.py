@@ -24,11 +24,15 @@ class Folding:
     def __init__(self, link: Asks) -> None:
         self._link = link
         self._pause_seconds = PAUSE_SECONDS
+        self._is_behind = False
 
     async def run_once(self) -> float:
         """Fold what there is; return the seconds until there may be something worth folding."""
-        folded = await self._link.ask(fold_counts(limit=FOLDED_AT_ONCE, pause_seconds=PAUSE_SECONDS_MIN / 2))
-        if folded == FOLDED_AT_ONCE:
+        # Part after part while there is more than one: the pause is for what others have folded just now.
+        pause_seconds = 0.0 if self._is_behind else PAUSE_SECONDS_MIN / 2
+        folded = await self._link.ask(fold_counts(limit=FOLDED_AT_ONCE, pause_seconds=pause_seconds))
+        self._is_behind = folded == FOLDED_AT_ONCE
+        if self._is_behind:
             return 0.0
         if folded == 0:
             self._pause_seconds = min(PAUSE_SECONDS_MAX, 2 * self._pause_seconds)

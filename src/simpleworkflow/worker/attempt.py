@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from simpleworkflow.codec import decode, describe_error
@@ -25,6 +27,8 @@ from simpleworkflow.worker.slots import Verdict
 
 __all__ = ["attempt", "attempt_all"]
 
+logger = logging.getLogger("simpleworkflow.worker")
+
 
 async def attempt(callers: Callers, execution: Execution) -> Outcome:
     """Return how the attempt of one run ended."""
@@ -38,15 +42,22 @@ async def attempt(callers: Callers, execution: Execution) -> Outcome:
 async def attempt_all(callers: Callers, executions: Sequence[Execution]) -> list[Outcome]:
     """Return how the attempts of what one call executes ended, inside of what surrounds attempts."""
     claimed = [one.claimed for one in executions]
-    with ExitStack() as stack:
-        entered = [stack.enter_context(around(claimed)) for around in callers.around]
+    stack = ExitStack()
+    try:
+        told = [stack.enter_context(around(claimed)) for around in callers.around]
+    except BaseException as error:  # noqa: BLE001 - user code, like a handler, which is not called then
+        told, outcomes = [], [_judge(one, error) for one in executions]
+    else:
         if len(executions) == 1 and not executions[0].handler.options.batch_max:
             outcomes = [await attempt(callers, executions[0])]
         else:
             outcomes = await attempt_batch(callers, executions)
-        for tell in entered:
-            if tell is not None:
-                tell(outcomes)
+    ends: list[Callable[[], object]] = [partial(tell, outcomes) for tell in told if tell is not None]
+    for end in [*ends, stack.close]:
+        try:
+            end()
+        except BaseException as error:  # noqa: BLE001 - how the attempts ended, they have ended
+            logger.error("what surrounds attempts has failed: %s", type(error).__name__)
     return outcomes
 
 

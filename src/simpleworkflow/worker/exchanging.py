@@ -144,7 +144,7 @@ class Exchanger:
             try:
                 answer = await self._exchange(link, batch, claim)
                 if answer and answer.claimed and monotonic() - claim.sent_at > self._lease_seconds / 3:
-                    lease_until = await self._extend(link, answer.claimed, lease_until)
+                    answer, lease_until = await self._extend(link, answer, lease_until)
             finally:
                 # Before the pause: another link may work.
                 self._room.claiming -= limit
@@ -194,18 +194,22 @@ class Exchanger:
             claimed=[one._replace(traceparent=spans.get(one.id)) for one in answer.claimed]
         )
 
-    async def _extend(self, link: Link, claimed: Sequence[Claimed], lease_until: float) -> float:
-        """Return until when, by the monotonic clock, runs are certain to be ours that were long in coming.
+    async def _extend(self, link: Link, answer: Exchanged, lease_until: float) -> tuple[Exchanged, float]:
+        """Return an answer that was long in coming, with what of it is still ours, and until when that is certain.
 
-        From behind a lock, say: what is left of their leases may be too little to wait for the heart's next beat.
+        It comes late from behind a lock, say, or because this process was stopped.  What is left of the leases may be
+        too little to wait for the heart's next beat, or nothing, and others may have the runs by now.
         """
-        held, sent_at = sorted((one.id, one.fencing_token) for one in claimed), monotonic()
+        held, sent_at = sorted((one.id, one.fencing_token) for one in answer.claimed), monotonic()
         try:
-            await link.ask(heartbeat_runs(self._worker_id, held, seconds=self._lease_seconds))
+            states = await link.ask(heartbeat_runs(self._worker_id, held, seconds=self._lease_seconds))
         except Exception as error:  # noqa: BLE001 - the heart will try again, and see to it that it is said
             logger.debug("leases were not extended at once: %s", first_line(error))
-            return lease_until
-        return sent_at + self._lease_seconds
+            return answer, lease_until
+        claimed = [one for one in answer.claimed if states.get(one.id) == "leased"]
+        if len(claimed) < len(held):
+            logger.info("runs lost or cancelled before their claim was known: %d", len(held) - len(claimed))
+        return answer._replace(claimed=claimed), sent_at + self._lease_seconds
 
     async def _take(self, answer: Exchanged, batch: list[Finished], claim: Claim, lease_until: float) -> None:
         failpoints.hit("finished", len(batch))

@@ -214,7 +214,12 @@ class HeartProcess:
 async def beat_beside(lifeline: int, table_fd: int) -> None:
     """Be the heart of the program at the other end of the lifeline, until it is gone."""
     order, table = read_order(lifeline), SlotTable(table_fd)
-    tallies = _serve_metrics(order["metrics_fds"], table) if order["metrics_fds"] else None
+    tallies = None
+    if order["metrics_fds"]:
+        try:
+            tallies = _serve_metrics(order["metrics_fds"], table)
+        except Exception as error:  # noqa: BLE001 - leases matter more than metrics
+            logger.error("metrics cannot be served: %s", error)
     heart = Heart(Database(**order["database"]), is_beside=True, tallies=tallies)
     heart.watched.append(Watched(order["worker_id"], order["pid"], table))
     beating = asyncio.create_task(heart.run())

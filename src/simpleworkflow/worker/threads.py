@@ -108,6 +108,7 @@ class Threads:
             with self._lock:
                 self._alive -= 1
                 self._is_anybody_looking = False
+            self._answers.let_hear()  # what was left to whoever would look
             raise
 
     def _new(self) -> _Thread:
@@ -235,12 +236,11 @@ class _Answers:
 
     def let_hear(self) -> None:
         """Let the loop hear what was said."""
-        if self._said and not self._is_called:
+        if self._said and not self._is_called and self.loop is not None:
             self._is_called = True
-            with suppress(
-                IndexError, RuntimeError
-            ):  # heard just now; or the loop is closed, and nobody waits any more
-                self._said[0][0].answer.get_loop().call_soon_threadsafe(self._hear)
+            # Also if all was heard just now: who has set the word must see to it that it is taken back.
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                self.loop.call_soon_threadsafe(self._hear)
 
     def _hear(self) -> None:
         self._is_called = False  # before the first look: who speaks from now on calls again
