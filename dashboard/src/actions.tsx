@@ -95,7 +95,7 @@ export async function askToOperate(kind: Kind, filter: Filter): Promise<void> {
 
 export function FilterText({ filter }: { filter: Partial<Filter> | null | undefined }) {
   const words = [
-    filter?.pattern?.length ? `type ${filter.pattern.join(" or ")}` : "every type",
+    filter?.pattern?.length && !filter.pattern.includes("%") ? `type ${filter.pattern.join(" or ")}` : "every type",
     filter?.status?.length ? filter.status.join(" or ") : null,
     filter?.created_from ? `created from ${filter.created_from}` : null,
     filter?.created_before ? `created before ${filter.created_before}` : null,

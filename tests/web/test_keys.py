@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from builders import Database, a_run, ask
 from simpleworkflow.statements.serving import add_key, revoke_key
-from simpleworkflow.web import create_app
+from simpleworkflow.web import Identity, create_app
 from simpleworkflow.web.keys import digest_of, make_key
 from waits import until
 
@@ -205,3 +206,36 @@ def test_every_answer_has_the_security_headers(api: TestClient, path: str) -> No
     assert "frame-ancestors 'none'" in said.headers["content-security-policy"]
     assert said.headers["x-content-type-options"] == "nosniff"
     assert said.headers["referrer-policy"] == "no-referrer"
+
+
+def test_who_is_known_by_http_basic_is_asked_where_the_request_is_from(
+    database_url: str, db: Database
+) -> None:
+    async def identify(_: Request) -> Identity:
+        return Identity("ada", "operator")
+
+    run_id = a_run(db)
+    app = create_app(database_url, identify=identify)
+    with TestClient(app, base_url="http://workflows.example") as client:
+        from_elsewhere = {"Origin": "http://evil.example", "Authorization": "Basic YWRhOnNlY3JldA=="}
+        refused = client.post(f"{API}/runs/{run_id}/cancel", headers=from_elsewhere)
+        from_a_program = {"Authorization": "Basic YWRhOnNlY3JldA=="}
+        taken = client.post(f"{API}/runs/{run_id}/cancel", headers=from_a_program)
+    app.state.store.close()
+
+    assert refused.status_code == 403
+    assert taken.json()["changed"] is True
+
+
+def test_a_key_is_kept_for_https_alone_where_the_page_came_so(guarded: TestClient, db: Database) -> None:
+    key = a_key(db, "operator")["Authorization"].removeprefix("Bearer ")
+
+    for origin, is_secure in (("https://workflows.example", True), ("http://workflows.example", False)):
+        said = guarded.post(f"{API}/login", json={"key": key}, headers={"Origin": origin})
+        assert ("; secure" in said.headers["set-cookie"].lower()) is is_secure
+
+
+def test_a_login_of_a_stranger_is_read_no_further_than_a_key_goes(guarded: TestClient) -> None:
+    said = guarded.post(f"{API}/login", json={"key": "x" * 9000})
+
+    assert (said.status_code, said.json()["error"]["code"]) == (413, "too_large")

@@ -46,6 +46,7 @@ def test_without_its_database_the_server_lives_and_says_so_in_time(away: TestCli
         assert time.monotonic() - began < SECONDS_MAX
         assert (said.status_code, said.json()["error"]["code"]) == (503, "unavailable")
         assert "y@" not in said.text  # the password
+    assert "simpleworkflow_database_up 0.0" in away.get("/metrics").text
 
 
 @pytest.mark.slow

@@ -291,7 +291,7 @@ function Bulk(props: { runs: Run[]; filters: Filters; from: string | null; befor
   const isBeyond = !!(filters.worker || filters.key);
   const operate = (kind: "cancel" | "reopen") =>
     askToOperate(kind, {
-      pattern: filters.pattern,
+      pattern: filters.pattern.length ? filters.pattern : ["%"],
       status: filters.status,
       created_from: props.from,
       created_before: props.before,

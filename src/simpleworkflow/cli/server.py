@@ -75,7 +75,7 @@ def _serve(host: str, port: int, pool_size: int, log_format: LogFormat) -> None:
             f"--host: beyond this machine the server needs API keys, got {host[:100]!a} and there is none; "
             "make one with `wf server key add NAME --role operator`"
         )
-    app = create_app(state().database_url, pool_size=pool_size, is_open=not has_keys)
+    app = create_app(state().database_url, pool_size=pool_size, is_open=not has_keys, hosts={host})
     with listen(host, port) as listening:
         name, number = listening.getsockname()[:2]
         where = f"[{name}]" if ":" in name else name

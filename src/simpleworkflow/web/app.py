@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
@@ -26,7 +27,7 @@ from simpleworkflow.web.openapi import describe
 from simpleworkflow.web.pages import PAGES, file, page
 from simpleworkflow.web.probes import PREFIX, probes
 from simpleworkflow.web.routes import Call, Route, answer, error_answer
-from simpleworkflow.web.store import Store
+from simpleworkflow.web.store import REQUEST_SECONDS_MAX, Store
 
 __all__ = ["create_app"]
 
@@ -108,8 +109,9 @@ def _paths(routes: Iterable[Route], store: Store, identify: Identifies, live: Li
 def _endpoint(by_method: Mapping[str, Route], store: Store, identify: Identifies, live: Live) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         who = await identify(request)
-        # A browser sends no key of itself in a header: what comes with one is a program's.
-        if request.method == "POST" and not (who.name and "authorization" in request.headers):
+        # A browser sends no key of itself in a header, but the name and password of HTTP Basic.
+        is_programs = request.headers.get("authorization", "").lower().startswith("bearer ")
+        if request.method == "POST" and not (who.name and is_programs):
             check_origin(request)
         method = "GET" if request.method == "HEAD" else request.method
         return await by_method[method].call(request, store, who, live)
@@ -130,7 +132,8 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
 
     async def answering(request: Request) -> Response:
         try:
-            return await endpoint(request)
+            async with asyncio.timeout(REQUEST_SECONDS_MAX):  # a body may be long in coming, too
+                return await endpoint(request)
         except Exception as error:  # noqa: BLE001 - the edge; what nobody foresaw is logged there
             return error_answer(explain(error))
 

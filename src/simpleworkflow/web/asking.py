@@ -51,13 +51,13 @@ def read_query(request: Request, kind: type[S]) -> S:
         raise ApiError("invalid_input", _explain(error, kind, "parameter"), "see /openapi.json") from None
 
 
-async def read_body(request: Request, kind: type[S]) -> S:
+async def read_body(request: Request, kind: type[S], *, bytes_max: int = BODY_BYTES_MAX) -> S:
     """Return the JSON object of a request; an empty body is an empty object.
 
     Raises:
         ApiError: it is too large, no JSON, or not what it must be.
     """
-    body = await _read_bounded(request)
+    body = await _read_bounded(request, bytes_max)
     media = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if (body or media) and media != "application/json":
         # Also what a form of a foreign page cannot say: a browser asks first.
@@ -75,23 +75,23 @@ async def read_body(request: Request, kind: type[S]) -> S:
         raise ApiError("invalid_input", f"body: expected a JSON object, got none: {error}") from None
 
 
-async def _read_bounded(request: Request) -> bytes:
+async def _read_bounded(request: Request, bytes_max: int) -> bytes:
     said = request.headers.get("content-length", "")
-    if said.isdigit() and int(said) > BODY_BYTES_MAX:
-        raise _too_large(said)
+    if said.isdigit() and int(said) > bytes_max:
+        raise _too_large(said, bytes_max)
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
-        if size > BODY_BYTES_MAX:
-            raise _too_large("more")
+        if size > bytes_max:
+            raise _too_large("more", bytes_max)
         parts.append(part)
     return b"".join(parts)
 
 
-def _too_large(got: str) -> ApiError:
+def _too_large(got: str, bytes_max: int) -> ApiError:
     return ApiError(
         "too_large",
-        f"body: expected at most {BODY_BYTES_MAX} bytes, got {got[:20]}",
+        f"body: expected at most {bytes_max} bytes, got {got[:20]}",
         "keep large data elsewhere and put a reference to it into the payload",
     )
 

@@ -27,6 +27,7 @@ __all__ = ["COOKIE", "Keys", "digest_of", "make_key"]
 COOKIE = "wf_key"
 # How long a key that was revoked may still be taken.
 READ_SECONDS = 1.0
+LOGIN_BYTES_MAX = 8192  # whoever reaches the server may send it
 KEY_SECONDS_MAX = 2.0
 
 
@@ -68,14 +69,15 @@ class Keys:
 
     async def log_in(self, request: Request) -> Response:
         """Let the browser keep a key where no script can read it."""
-        body = await read_body(request, LoginBody)
+        body = await read_body(request, LoginBody, bytes_max=LOGIN_BYTES_MAX)
         who = await self._identity_of(body.key)
         response = answer(MeAnswer(who.name, who.role, simpleworkflow.__version__))
         response.set_cookie(
             COOKIE,
             body.key if who.name is not None else "",
             path=_path(request),
-            secure=request.url.scheme == "https",
+            # A proxy that ends TLS tells nothing of it, but a browser says where its page is from.
+            secure=request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:"),
             httponly=True,
             samesite="strict",
         )

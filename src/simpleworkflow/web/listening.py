@@ -36,11 +36,11 @@ class Live:
         self.tail = Tail(store)
         self._store = store
         self._stats: dict[int, tuple[float, bytes]] = {}
-        self._asking: dict[int, asyncio.Lock] = {}
+        self._asking = asyncio.Lock()
 
     async def stats(self, window_seconds: int) -> bytes:
         """Return the stats as JSON, as they were a second ago at most: one question for all who look."""
-        async with self._asking.setdefault(window_seconds, asyncio.Lock()):
+        async with self._asking:
             asked_at, text = self._stats.get(window_seconds, (float("-inf"), b""))
             if monotonic() - asked_at >= STATS_SECONDS * 0.9:
                 asked_at = monotonic()

@@ -37,8 +37,8 @@ def probes(
         return Response(document, media_type="application/json")
 
     async def show_metrics(request: Request) -> Response:
-        await identify(request)
         try:
+            await identify(request)  # which asks the database too
             stats = await store.follow(overseeing.stats(METRICS_WINDOW_SECONDS), seconds=READY_SECONDS_MAX)
             types = await store.follow(overseeing.types(METRICS_WINDOW_SECONDS), seconds=READY_SECONDS_MAX)
         except (WorkflowError, TimeoutError):

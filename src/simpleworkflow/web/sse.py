@@ -18,6 +18,8 @@ __all__ = ["EventStream", "Streams", "message"]
 logger = logging.getLogger("simpleworkflow.web")
 
 STREAMS_MAX = 200
+# Then it ends, and whoever comes back is asked again who they are.
+STREAM_SECONDS_MAX = 300.0
 # Who takes nothing for so long is let go; it comes back to where it was.
 SILENT_SECONDS_MAX = 30.0
 
@@ -85,9 +87,11 @@ class EventStream(Response):
         writing = asyncio.ensure_future(self._write(send))
         leaving = asyncio.ensure_future(_until_gone(receive))
         leaving.add_done_callback(lambda _: writing.cancel())
+        ending = asyncio.get_running_loop().call_later(STREAM_SECONDS_MAX, writing.cancel)
         try:
             await self._streams.run(writing)
         finally:
+            ending.cancel()
             leaving.cancel()
             writing.cancel()
             with suppress(asyncio.CancelledError, TimeoutError, OSError):

@@ -10,7 +10,7 @@ from typing import TypeVar
 from simpleworkflow.client import verbs
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import AsyncRunner
-from simpleworkflow.database import Statement, connect
+from simpleworkflow.database import Statement, connect, cut_after
 from simpleworkflow.health import Finding, examine, examine_path
 from simpleworkflow.resolve import Database
 from simpleworkflow.session import Session
@@ -79,7 +79,11 @@ class Store:
 
     def _examine(self) -> list[Finding]:
         database = self._place.find()
-        with connect(database.conninfo, session=Session(is_pooled=database.is_pooled)) as conn:
+        session = Session(is_pooled=database.is_pooled)
+        with (
+            connect(database.conninfo, session=session) as conn,
+            cut_after(conn, STATEMENT_SECONDS_MAX),  # nothing goes on that nobody waits for
+        ):
             path = examine_path(conn, database.conninfo, is_pooled=database.is_pooled)
             return [*path, *examine(conn, database.schema, long_seconds=LONG_SECONDS)]
 
