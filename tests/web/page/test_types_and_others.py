@@ -109,6 +109,16 @@ def test_all_that_match_are_cancelled_as_an_operation(
     assert {status_of(database, run_id) for run_id in runs} == {"cancelled"}
 
 
+def test_without_a_type_the_question_is_of_every_type(open_page: Open, database: Database) -> None:
+    submit(database)
+    page = open_page("runs?status=pending")
+
+    page.get_by_role("button", name="Cancel all…").click()
+
+    expect(page.get_by_role("dialog")).to_contain_text("every type")
+    page.keyboard.press("Escape")
+
+
 def test_health_says_what_the_doctor_finds(open_page: Open, route: Callable[[str], None]) -> None:
     route("/health")
 
