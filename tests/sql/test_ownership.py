@@ -88,29 +88,11 @@ select array_agg(proname::text order by proname) from pg_proc
    and prosecdef and has_function_privilege(%s, oid, 'execute')
 """
 _OF_DEFINERS = [
-    *(
-        "add_key",
-        "cancel",
-        "carry_operation",
-        "claim",
-        "count_operable",
-        "count_prunable",
-        "drop_policy",
-        "exchange",
-    ),
-    *(
-        "expire",
-        "finish",
-        "fold",
-        "heartbeat",
-        "list_keys",
-        "next_lease_until",
-        "next_upkeep",
-        "operate",
-        "pause",
-        "progress",
-    ),
-    *("prune", "recount", "register_types", "release", "reopen", "resume", "revoke_key", "set_policy"),
+    *("add_key", "beat_workers", "cancel", "carry_operation", "claim", "count_operable"),
+    *("count_prunable", "drop_policy", "end_workers", "exchange", "expire", "finish"),
+    *("fold", "heartbeat", "list_keys", "next_lease_until", "next_upkeep", "open_transactions"),
+    *("operate", "pause", "progress", "prune", "recount", "register_types"),
+    *("register_worker", "release", "reopen", "resume", "revoke_key", "set_policy"),
     *("stop_operation", "stream_place", "submit", "submit_many", "traceparents"),
 ]
 

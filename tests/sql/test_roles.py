@@ -355,6 +355,15 @@ STATEMENTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "stream_place": ("select * from stream_place()", READS, None),
     "forget_rates": ("select forget_rates(now(), now())", NOBODY, None),
     "miscounts": ("select * from miscounts()", READS, None),
+    "register_worker": ("select register_worker('me', '{%}', 1)", WORKS, None),
+    "beat_workers": ("select beat_workers('{me}', '{0}')", WORKS, None),
+    "end_workers": ("select end_workers('{me}')", WORKS, None),
+    "open_transactions": ("select * from open_transactions('<pending>')", READS, None),
+    "list_workers": ("select * from list_workers()", READS, None),
+    "why": ("select * from why('<pending>')", READS, None),
+    "workers": ("select * from workflow_worker", READS, None),
+    "change workers": ("update workflow_worker set held = 0", NOBODY, None),
+    "delete workers": ("delete from workflow_worker", NOBODY, None),
 }
 
 

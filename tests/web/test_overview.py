@@ -52,6 +52,28 @@ def test_a_pause_and_a_resume_are_told(api: TestClient, db: Database) -> None:
     assert api.get(f"{API}/types").json()["pauses"] == []
 
 
+def test_workers_are_listed_with_what_they_hold(api: TestClient, db: Database) -> None:
+    db.execute("select register_worker('host:1:a', array['shop.%'], 2, 'host', 1)")
+    held = a_held_run(db, worker="host:1:a", type="shop.held.v1")
+
+    (worker,) = api.get(f"{API}/workers").json()["workers"]
+
+    assert (worker["id"], worker["state"], worker["held"]) == ("host:1:a", "running", 1)
+    assert [(one["id"], one["type"]) for one in worker["holds"]] == [(held.id, "shop.held.v1")]
+
+
+def test_why_a_run_is_not_running_is_told(api: TestClient, db: Database) -> None:
+    run_id = submit(db, "shop.order.v1")
+
+    said = api.get(f"{API}/runs/{run_id}/why").json()
+    unknown = api.get(f"{API}/runs/01926f0e-7d3c-7b1a-9c4e-5a7d3f2b1c00/why")
+
+    assert said["reason"] == "no_worker"
+    assert said["says"] == "no worker that runs handles its type; none ever has"
+    assert said["facts"]["type"] == "shop.order.v1"
+    assert unknown.status_code == 404
+
+
 def test_a_pattern_that_is_none_is_refused(api: TestClient) -> None:
     said = api.post(f"{API}/types/shop%20order/pause", json={})
 

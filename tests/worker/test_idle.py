@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -30,12 +31,14 @@ class CountingLink:
     def __init__(self, answer: Any) -> None:
         self.count = 0
         self.asked: list[tuple[Any, ...]] = []
+        self.functions: list[str] = []
         self.deadline_seconds = 1.0
         self._answer = answer
 
     async def ask(self, statement: Any) -> Any:
         self.count += 1
         self.asked.append(statement.parameters)
+        self.functions.append(re.search(r"{schema}\.(\w+)", statement.sql)[1])  # type: ignore[index]
         return self._answer
 
     async def pause(self) -> None:
@@ -223,7 +226,12 @@ def beats(held: list[bool]) -> list[str]:
         await asyncio.wait([beating])
 
     asyncio.run(beat())
-    return [str(parameters[0]) for parameters in link.asked]
+    assert link.functions.count("beat_workers") == 1  # that they are alive, for all of them together
+    return [
+        str(parameters[0])
+        for function, parameters in zip(link.functions, link.asked, strict=True)
+        if function == "heartbeat"
+    ]
 
 
 def test_a_heart_asks_once_for_all_that_hold_nothing_and_so_keeps_its_session() -> None:

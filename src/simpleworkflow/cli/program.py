@@ -49,6 +49,15 @@ class LazyGroup(click.Group):
 class Program(LazyGroup):
     """The root: tells a closed pipe apart before click turns it into a failure."""
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; ``wf worker list`` is one beside ``wf worker MODULE:WORKER``."""
+        if (pair := " ".join(args[:2])) in PAIRS:
+            lazy = PAIRS[pair]
+            return pair, getattr(import_module(f"simpleworkflow.cli.{lazy.module}"), lazy.name), args[2:]
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -64,7 +73,8 @@ COMMANDS = {
     "operation": Lazy("operation", "operation", "See and stop what changes many runs at once."),
     "top": Lazy("top", "top", "Watch what runs, waits and failed; steer it with keys."),
     "type": Lazy("type", "type_", "Say what types keep: events, succeeded runs."),
-    "worker": Lazy("worker", "worker", "Run the worker of a module in several processes."),
+    "why": Lazy("why", "why", "Say why a run is not running, and what to do about it."),
+    "worker": Lazy("worker", "worker", "Run the worker of a module; wf worker list: who works."),
     "server": Lazy("server", "server", "Serve the REST API and the dashboard."),
     "migrate": Lazy("migrate", "migrate", "Bring the schema up to date; check it; print the SQL."),
     "verify": Lazy("verify", "verify", "Check that runs and events keep the promises."),
@@ -74,6 +84,8 @@ COMMANDS = {
     "url": Lazy("url", "url", "Print the database URL that every driver takes."),
     "config": Lazy("config", "config", "Show each setting and where it comes from."),
 }
+
+PAIRS = {"worker list": Lazy("workers", "list_", "List the workers.")}
 
 EPILOG = f"""\b
 Examples:

@@ -6,10 +6,11 @@ from typing import TypeVar
 from uuid import UUID
 
 from simpleworkflow import statements
-from simpleworkflow.client.verbs import Plan, as_pattern, as_reason
+from simpleworkflow.client.verbs import Plan, as_pattern, as_reason, as_run_id
 from simpleworkflow.database import Statement
-from simpleworkflow.errors import InvalidInput
+from simpleworkflow.errors import InvalidInput, RunNotFound
 from simpleworkflow.model import Pause, Policy, Run, Stats, TypeSummary, check_integer, shown
+from simpleworkflow.summaries import Why, WorkerSummary
 
 __all__ = [
     "drop_policy",
@@ -23,11 +24,14 @@ __all__ = [
     "set_policy",
     "stats",
     "types",
+    "why",
+    "workers",
 ]
 
 T = TypeVar("T")
 
 WINDOW_SECONDS_MIN, WINDOW_SECONDS_MAX = 10, 30 * 24 * 3600
+WORKERS_MAX, HOLDS_MAX = 1000, 100
 
 
 def stats(window_seconds: float) -> Plan[Stats]:
@@ -93,6 +97,25 @@ def _brief_runs(finding: Statement[list[UUID]]) -> Plan[list[Run]]:
     ids: list[UUID] = yield finding
     runs: list[Run] = (yield statements.get_runs(ids, is_brief=True)) if ids else []
     return sorted(runs, key=lambda run: run.id, reverse=True)
+
+
+# ── workers ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def why(run_id: UUID | str) -> Plan[Why]:
+    """Ask why a run is not running."""
+    found: Why | None = yield statements.why(as_run_id(run_id))
+    if found is None:
+        raise RunNotFound(run_id)
+    return found
+
+
+def workers(limit: int, holds: int) -> Plan[list[WorkerSummary]]:
+    """Read who the workers are."""
+    check_integer("limit", limit, 1, WORKERS_MAX)
+    check_integer("holds", holds, 0, HOLDS_MAX)
+    found: list[WorkerSummary] = yield statements.list_workers(limit=limit, holds=holds)
+    return found
 
 
 # ── policies ───────────────────────────────────────────────────────────────────────────────────────

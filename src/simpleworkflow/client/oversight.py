@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from typing import Any, TypeVar
+from uuid import UUID
 
 from simpleworkflow.client import overseeing
 from simpleworkflow.client.verbs import Plan
 from simpleworkflow.model import Pause, Stats, TypeSummary
+from simpleworkflow.summaries import Why, WorkerSummary
 
 __all__ = ["AsyncOversight", "Oversight"]
 
@@ -71,6 +73,26 @@ class Oversight:
         """
         return self._follow(overseeing.recount())
 
+    def why(self, run_id: UUID | str) -> Why:
+        """Return the one reason that the run is not running now, in words, with what to do about it.
+
+        It is cheap, also where a million runs are pending.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        return self._follow(overseeing.why(run_id))
+
+    def workers(self, *, limit: int = 500, holds: int = 10) -> list[WorkerSummary]:
+        """Return up to ``limit`` workers, those that run first, then the newest; those that ended a day ago are gone.
+
+        Each comes with up to ``holds`` of the runs that it holds (at most 100).
+
+        Raises:
+            InvalidInput: a number is out of its range.
+        """
+        return self._follow(overseeing.workers(limit, holds))
+
 
 class AsyncOversight:
     """What ``AsyncClient`` offers to who watches over runs and workers."""
@@ -101,3 +123,11 @@ class AsyncOversight:
     async def recount(self) -> int:
         """Count all runs anew, and put right what ``stats`` says; return how many counts were wrong."""
         return await self._follow(overseeing.recount())
+
+    async def why(self, run_id: UUID | str) -> Why:
+        """Return the one reason that the run is not running now; see ``Client.why``."""
+        return await self._follow(overseeing.why(run_id))
+
+    async def workers(self, *, limit: int = 500, holds: int = 10) -> list[WorkerSummary]:
+        """Return the workers, those that run first, then the newest; see ``Client.workers``."""
+        return await self._follow(overseeing.workers(limit, holds))

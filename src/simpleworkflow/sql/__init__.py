@@ -28,6 +28,8 @@ _READING = {
     "list_schedules": "reader",
     "stream_place": "reader",
     "read_stream": "reader",
+    "list_workers": "reader",
+    "why": "reader",
     "verify": "operator",
 }
 _FILE_NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")

@@ -2,6 +2,13 @@
 
 CREATE SCHEMA workflow;
 
+CREATE TYPE workflow.explanation AS (
+	reason text,
+	says text,
+	remedy text,
+	facts jsonb
+);
+
 CREATE TYPE workflow.lane AS (
 	type text COLLATE pg_catalog."C",
 	priority integer,
@@ -209,6 +216,25 @@ begin
                                  where run.status = 'pending' limit 17));
   end if;
   return null;
+end
+$$;
+
+CREATE FUNCTION workflow.beat_workers(p_workers text[], p_held integer[]) RETURNS SETOF text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '100ms'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+begin
+  return query
+  update workflow.workflow_worker as worker
+     set seen_at = clock_timestamp(), held = coalesce(beaten.held, 0)
+    from (select * from unnest(p_workers, p_held) as named (id, held) order by named.id) as beaten
+   where worker.id = any (p_workers)
+     and worker.id = beaten.id
+     and worker.stopped_at is null   -- who was known dead does not live again
+  returning worker.id::text;
 end
 $$;
 
@@ -624,6 +650,10 @@ CREATE FUNCTION workflow.counts() RETURNS TABLE(type text, status text, runs big
   having sum(counted.runs) <> 0
 $$;
 
+CREATE FUNCTION workflow.covers(p_patterns text[], p_type text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (EXISTS (SELECT FROM unnest(covers.p_patterns) pattern(pattern) WHERE ((pattern.pattern = covers.p_type) OR ((pattern.pattern ~~ '%\%'::text) AND starts_with(covers.p_type, "left"(pattern.pattern, '-1'::integer))))));
+
 CREATE FUNCTION workflow.default_backoff_seconds(p_attempt integer) RETURNS double precision
     LANGUAGE sql PARALLEL SAFE
     RETURN LEAST((21600)::double precision, ((((60.0 * (p_attempt)::numeric) * (p_attempt)::numeric))::double precision * ((0.9)::double precision + ((0.2)::double precision * random()))));
@@ -692,6 +722,31 @@ CREATE FUNCTION workflow.drop_policy(p_pattern text) RETURNS boolean
     AS $$
 begin
   return workflow.replace_policy(p_pattern, null, null);
+end
+$$;
+
+CREATE FUNCTION workflow.end_workers(p_workers text[], p_state text DEFAULT 'stopped'::text) RETURNS SETOF text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '100ms'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+begin
+  if p_state is null or p_state not in ('stopping', 'stopped', 'lost') then
+    raise exception using errcode = 'WF002',
+      message = format('p_state: expected stopping, stopped or lost, got %s', coalesce(quote_literal(left(p_state, 60)), 'null'));
+  end if;
+  return query
+  update workflow.workflow_worker as worker
+     set stopping_at = coalesce(worker.stopping_at, case when p_state <> 'lost' then clock_timestamp() end),
+         stopped_at = case when p_state <> 'stopping' then clock_timestamp() end,
+         held = case when p_state = 'stopping' then worker.held else 0 end,
+         is_lost = p_state = 'lost'
+   where worker.id = any (p_workers)
+     and worker.stopped_at is null
+     and (p_state <> 'stopping' or worker.stopping_at is null)
+  returning worker.id::text;
 end
 $$;
 
@@ -1443,6 +1498,77 @@ CREATE FUNCTION workflow.is_disabled(p_type text, p_disabled text[]) RETURNS boo
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (EXISTS (SELECT FROM unnest(is_disabled.p_disabled) name(name) WHERE ((name.name = is_disabled.p_type) OR ((name.name ~~ '%\%'::text) AND starts_with(is_disabled.p_type, "left"(name.name, '-1'::integer))))));
 
+CREATE FUNCTION workflow.line_before(p_run workflow.workflow_run, p_patterns text[], p_at_most integer, OUT same_lane bigint, OUT better_priority bigint, OUT is_exact boolean) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_disabled text[] := (select array_agg(workflow_name) from workflow.workflow_registry where not is_enabled);
+  v_looks int := 100;
+  v_range record;
+  v_lane record;
+  v_from text collate "C" := '';
+begin
+  better_priority := 0;
+  select count(*) into same_lane
+    from (select from workflow.workflow_run as run
+           where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+             and run.type = p_run.type and run.priority = p_run.priority
+             and (run.run_at, run.id) < (p_run.run_at, p_run.id)
+           order by run.run_at
+           limit p_at_most + 1) as run;
+  -- As lock_due_runs does: one probe for each lane.  Every character of a type sorts above '!' and below '~'.
+  for v_range in
+    select case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C" as low,
+           case when pattern like '%\%' then left(pattern, -1) || '~' else pattern || '!' end collate "C" as high
+      from unnest(p_patterns) as pattern order by 1, 2
+  loop
+    v_from := greatest(v_from, v_range.low);
+    loop
+      exit when v_looks = 0 or same_lane + better_priority > p_at_most;
+      v_looks := v_looks - 1;
+      select run.type, run.priority into v_lane
+        from workflow.workflow_run as run
+       where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+         and run.type >= v_from and run.type < v_range.high
+       order by run.type, run.priority, run.run_at
+       limit 1;
+      exit when not found;
+      v_from := v_lane.type || '!';
+      continue when workflow.covers(v_disabled, v_lane.type);
+      while v_lane.priority < p_run.priority and v_looks > 0 and same_lane + better_priority <= p_at_most loop
+        better_priority := better_priority + (
+          select count(*)
+            from (select from workflow.workflow_run as run
+                   where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+                     and run.type = v_lane.type and run.priority = v_lane.priority and run.run_at <= v_now
+                   order by run.run_at
+                   limit p_at_most + 1 - same_lane - better_priority) as run);
+        v_looks := v_looks - 1;
+        select run.type, run.priority into v_lane
+          from workflow.workflow_run as run
+         where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
+           and run.type = v_lane.type and run.priority > v_lane.priority
+         order by run.priority, run.run_at
+         limit 1;
+        exit when not found;
+      end loop;
+    end loop;
+  end loop;
+  is_exact := v_looks > 0 and same_lane + better_priority <= p_at_most;
+  if same_lane + better_priority > p_at_most then
+    same_lane := least(same_lane, p_at_most);
+    better_priority := least(better_priority, p_at_most - same_lane);
+  end if;
+end
+$$;
+
 CREATE TABLE workflow.workflow_event (
     id bigint NOT NULL,
     workflow_id uuid NOT NULL,
@@ -1558,6 +1684,41 @@ CREATE FUNCTION workflow.list_schedules(p_limit integer DEFAULT 1000) RETURNS TA
    where one.deleted_at is null
    order by one.type, one.id
    limit p_limit
+$$;
+
+CREATE FUNCTION workflow.list_workers(p_limit integer DEFAULT 500, p_holds integer DEFAULT 10) RETURNS TABLE(id text, host text, pid integer, runtime text, version text, patterns text[], concurrency integer, beat_seconds double precision, started_at timestamp with time zone, seen_at timestamp with time zone, stopping_at timestamp with time zone, stopped_at timestamp with time zone, state text, held integer, holds jsonb)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+  with listed as (
+    select worker.*, workflow.worker_state(worker) as state
+      from workflow.workflow_worker as worker)
+  select listed.id::text, listed.host, listed.pid, listed.runtime, listed.version, listed.patterns, listed.concurrency,
+         listed.beat_seconds, listed.started_at, listed.seen_at, listed.stopping_at, listed.stopped_at, listed.state,
+         case when held.count < 100 then held.count else greatest(listed.held, 100) end, held.runs
+    from (select * from listed
+           order by array_position('{running,stopping,lost,stopped}', listed.state), listed.started_at desc, listed.id
+           limit p_limit) as listed
+   cross join lateral (
+         select count(*)::int as count,
+                coalesce(jsonb_agg(jsonb_build_object('id', run.id, 'type', run.type, 'attempt', run.attempt,
+                                                      'leased_at', run.updated_at, 'lease_until', run.lease_until)
+                                   order by run.position) filter (where run.position <= p_holds), '[]') as runs
+           from (select few.id, few.type, few.attempt, few.updated_at, few.lease_until,
+                        row_number() over (order by few.updated_at, few.id) as position
+                   from (select run.id, run.type, run.attempt, run.updated_at, run.lease_until
+                           from workflow.workflow_run as run
+                          where run.status = 'leased' and run.leased_by = listed.id
+                          limit 100) as few) as run) as held
+   order by array_position('{running,stopping,lost,stopped}', listed.state), listed.started_at desc, listed.id;
+end
 $$;
 
 CREATE FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT lanes workflow.lane[], OUT next_due_at timestamp with time zone) RETURNS record
@@ -1875,6 +2036,32 @@ CREATE FUNCTION workflow.next_upkeep(OUT lease_until timestamp with time zone, O
     AS $$
   select workflow.next_lease_until(),
          exists (select from workflow.workflow_operation as operation where operation.state = 'running')
+$$;
+
+CREATE FUNCTION workflow.open_transactions(p_id uuid) RETURNS TABLE(pid integer, prepared text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_xmax xid := (select run.xmax from workflow.workflow_run as run where run.id = p_id);
+  v_xids xid[] := array[v_xmax];
+begin
+  if v_xmax is null or v_xmax = '0'::xid then
+    return;
+  end if;
+  begin   -- several that share the lock have one number together
+    v_xids := v_xids || array(select member.xid from pg_get_multixact_members(v_xmax) as member);
+  exception when others then
+    null;   -- xmax is not such a number
+  end;
+  return query
+  select distinct held.pid, prepared.gid
+    from pg_locks as held
+    left join pg_prepared_xacts as prepared on held.pid is null and prepared.transaction = held.transactionid
+   where held.locktype = 'transactionid' and held.granted and held.transactionid = any (v_xids);
+end
 $$;
 
 CREATE FUNCTION workflow.operate(p_kind text, p_patterns text[], p_reason text, p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_attempts integer DEFAULT 3) RETURNS workflow.workflow_operation
@@ -2231,6 +2418,54 @@ CREATE FUNCTION workflow.register_types(p_names text[], p_runtime text DEFAULT '
    where known.runtime is distinct from excluded.runtime
 $$;
 
+CREATE FUNCTION workflow.register_worker(p_worker text, p_patterns text[], p_concurrency integer, p_host text DEFAULT ''::text, p_pid integer DEFAULT NULL::integer, p_runtime text DEFAULT 'python'::text, p_version text DEFAULT NULL::text, p_beat_seconds double precision DEFAULT 10) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '100ms'
+    AS $_$
+declare
+  v_now timestamptz := clock_timestamp();
+begin
+  if coalesce(octet_length(p_worker), 0) not between 1 and 400 then
+    raise exception using errcode = 'WF002',
+      message = format('p_worker: expected a name of 1 to 400 bytes, got %s', coalesce(octet_length(p_worker), 0));
+  elsif (p_concurrency > 0) is not true then
+    raise exception using errcode = 'WF002',
+      message = format('p_concurrency: expected 1 or more, got %s', coalesce(p_concurrency::text, 'null'));
+  elsif (p_beat_seconds > 0 and p_beat_seconds <= 86400) is not true then
+    raise exception using errcode = 'WF002',
+      message = format('p_beat_seconds: expected more than 0 and at most a day, got %s',
+                       coalesce(p_beat_seconds::text, 'null'));
+  elsif cardinality(p_patterns) not between 1 and 10000
+        or exists (select from unnest(p_patterns) as pattern
+                    where (length(pattern) <= 200 and pattern ~ '^([A-Za-z0-9_.-]+%?|%)$') is not true) then
+    raise exception using errcode = 'WF002',
+      message = 'p_patterns: expected 1 to 10000 types, or prefixes that end in %';
+  end if;
+  delete from workflow.workflow_worker as worker
+   where worker.id = any (array(
+           select gone.id
+             from workflow.workflow_worker as gone
+            where greatest(gone.seen_at, gone.stopped_at) < v_now - interval '1 day'
+               or gone.id in (select ended.id from workflow.workflow_worker as ended
+                               where ended.stopped_at is not null
+                               order by ended.stopped_at desc offset 1000)
+              for update skip locked));
+  insert into workflow.workflow_worker as known
+         (id, host, pid, runtime, version, patterns, concurrency, beat_seconds, started_at, seen_at)
+  values (p_worker, left(coalesce(p_host, ''), 255), p_pid, left(coalesce(p_runtime, ''), 100), left(p_version, 100),
+          p_patterns, p_concurrency, p_beat_seconds, v_now, v_now)
+  on conflict (id) do update
+     set host = excluded.host, pid = excluded.pid, runtime = excluded.runtime, version = excluded.version,
+         patterns = excluded.patterns, concurrency = excluded.concurrency, beat_seconds = excluded.beat_seconds,
+         started_at = case when known.stopped_at is null then known.started_at else v_now end,
+         seen_at = v_now,
+         stopping_at = case when known.stopped_at is null then known.stopping_at end,
+         stopped_at = null,
+         is_lost = false;
+end
+$_$;
+
 CREATE FUNCTION workflow.release(p_worker text, p_ids uuid[], p_tokens bigint[]) RETURNS SETOF uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2433,6 +2668,24 @@ begin
           limit 1) as claimed;
 end
 $$;
+
+CREATE FUNCTION workflow.say_seconds(p_seconds double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (p_seconds < (0.95)::double precision) THEN ((round(((p_seconds * (1000)::double precision))::numeric))::text || ' ms'::text) WHEN (p_seconds < (9.95)::double precision) THEN ((round((p_seconds)::numeric, 1))::text || ' s'::text) WHEN (p_seconds < (60)::double precision) THEN ((floor(p_seconds))::text || ' s'::text) WHEN (p_seconds < (3600)::double precision) THEN ((((floor((p_seconds / (60)::double precision)))::text || ' min '::text) || (floor(((p_seconds)::numeric % (60)::numeric)))::text) || ' s'::text) WHEN (p_seconds < (86400)::double precision) THEN ((((floor((p_seconds / (3600)::double precision)))::text || ' h '::text) || (floor((((p_seconds)::numeric % (3600)::numeric) / (60)::numeric)))::text) || ' min'::text) ELSE ((((floor((p_seconds / (86400)::double precision)))::text || ' d '::text) || (floor((((p_seconds)::numeric % (86400)::numeric) / (3600)::numeric)))::text) || ' h'::text) END;
+
+CREATE FUNCTION workflow.say_ago(p_at timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN (workflow.say_seconds((GREATEST((0)::numeric, EXTRACT(epoch FROM (clock_timestamp() - p_at))))::double precision) || ' ago'::text);
+
+CREATE FUNCTION workflow.say_count(p_count bigint, p_what text, p_is_exact boolean DEFAULT true) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((((CASE WHEN p_is_exact THEN ''::text ELSE 'more than '::text END || TRIM(BOTH FROM to_char(p_count, '999,999,999,999'::text))) || ' '::text) || p_what) || CASE WHEN (p_count = 1) THEN ''::text ELSE 's'::text END);
+
+CREATE FUNCTION workflow.say_error(p_error text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN "left"(regexp_replace(split_part(ltrim(p_error, '
+'::text), '
+'::text, 1), '[[:cntrl:]]'::text, ' '::text, 'g'::text), 200);
 
 CREATE FUNCTION workflow.set_policy(p_pattern text, p_keeps_events boolean DEFAULT true, p_keeps_succeeded boolean DEFAULT true) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3061,6 +3314,408 @@ begin
 end
 $_$;
 
+CREATE FUNCTION workflow.why(p_id uuid) RETURNS SETOF workflow.explanation
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_run workflow.workflow_run;
+  v_answer workflow.explanation;
+begin
+  select * into v_run from workflow.get_runs(array[p_id]);
+  if not found then
+    return;
+  end if;
+  v_answer := case
+    when v_run.finished_at is not null then workflow.why_ended(v_run)
+    when v_run.status = 'leased' then workflow.why_leased(v_run)
+    when v_run.status = 'pending' then workflow.why_pending(v_run)
+    else row('waiting', format('it has been waiting for %s', workflow.say_seconds(
+                          greatest(0, extract(epoch from clock_timestamp() - v_run.updated_at))::double precision)),
+             format('wf run cancel %s ends it', v_run.id), jsonb_build_object('since', v_run.updated_at))::workflow.explanation end;
+  v_answer.facts := jsonb_build_object('status', v_run.status, 'type', v_run.type) || v_answer.facts;
+  return next v_answer;
+end
+$$;
+
+CREATE FUNCTION workflow.why_ended(p_run workflow.workflow_run) RETURNS workflow.explanation
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_is_used_up boolean := p_run.status = 'failed' and p_run.attempt >= p_run.max_attempts;
+  v_cancel jsonb;
+  v_answer workflow.explanation;
+begin
+  if p_run.status = 'cancelled'
+     and has_column_privilege('workflow.workflow_event', 'data', 'select') then
+    select event.data into v_cancel
+      from workflow.workflow_event as event
+     where event.workflow_id = p_run.id and event.event_type = 'cancelled'
+     order by event.id desc
+     limit 1;
+  end if;
+  v_answer.reason := case when v_is_used_up then 'attempts_used_up' else 'ended' end;
+  v_answer.says := format('it %s %s%s%s',
+    case when p_run.status = 'cancelled' then 'was cancelled' else p_run.status end,
+    workflow.say_ago(p_run.finished_at),
+    case when p_run.status = 'cancelled' then coalesce(' by ' || workflow.say_error(v_cancel ->> 'by'), '')
+         else format(', with attempt %s of %s', p_run.attempt, p_run.max_attempts) end,
+    coalesce(': ' || workflow.say_error(case when p_run.status = 'failed' then p_run.last_error
+                                             else v_cancel ->> 'reason' end), ''));
+  v_answer.remedy := case
+    when p_run.status = 'succeeded' then 'nothing to do; to do it again, submit another run'
+    when p_run.deleted_at is not null then
+      format('update workflow.workflow_run set deleted_at = null where id = ''%s''; then wf run reopen %s', p_run.id, p_run.id)
+    else format('wf run reopen %s', p_run.id) end;
+  v_answer.facts := jsonb_build_object(
+    'status', p_run.status, 'finished_at', p_run.finished_at, 'attempt', p_run.attempt,
+    'max_attempts', p_run.max_attempts, 'last_error', p_run.last_error, 'cancelled_by', v_cancel -> 'by',
+    'cancel_reason', v_cancel -> 'reason', 'hidden_at', p_run.deleted_at);
+  return v_answer;
+end
+$$;
+
+CREATE FUNCTION workflow.why_in_line(p_run workflow.workflow_run) RETURNS workflow.explanation
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  c_counted_at_most constant int := 10000;
+  c_looked_into_at_most constant int := 20;
+  v_due_seconds double precision := greatest(0, extract(epoch from clock_timestamp() - p_run.run_at));
+  v_workers record;
+  v_places bigint;
+  v_held bigint;
+  v_idle bigint;
+  v_line record;
+  v_suspects_before bigint;
+  v_before bigint;
+  v_who text;
+  v_answer workflow.explanation;
+begin
+  select count(*) as count, array_agg(worker.id order by worker.held - worker.concurrency, worker.id) as ids
+    into v_workers
+    from workflow.workflow_worker as worker
+   where worker.stopped_at is null and workflow.worker_state(worker) = 'running'
+     and workflow.covers(worker.patterns, p_run.type);
+  -- What they hold: counted for those that had most room when they were seen, as last said for the others.
+  select sum(worker.concurrency), sum(counted.held), count(*) filter (where counted.held = 0)
+    into v_places, v_held, v_idle
+    from unnest(v_workers.ids) with ordinality as named (id, position)
+    join workflow.workflow_worker as worker on worker.id = named.id
+   cross join lateral (
+         select case when named.position > c_looked_into_at_most or worker.concurrency > 1000 then worker.held
+                     else (select count(*)::int
+                             from (select from workflow.workflow_run as run
+                                    where run.status = 'leased' and run.leased_by = named.id
+                                    limit 1000) as run) end as held) as counted;
+  v_who := workflow.say_count(v_workers.count, 'worker');
+  v_answer.facts := jsonb_build_object(
+    'run_at', p_run.run_at, 'priority', p_run.priority, 'workers', v_workers.count, 'places', v_places,
+    'places_taken', v_held, 'attempt', p_run.attempt, 'max_attempts', p_run.max_attempts);
+
+  if p_run.is_suspect then
+    select count(*) into v_suspects_before
+      from (select from workflow.workflow_run as run
+             where run.status = 'pending' and run.deleted_at is null and run.is_suspect
+               and (run.run_at, run.id) < (p_run.run_at, p_run.id)
+             limit c_counted_at_most) as run;
+    v_answer.reason := 'suspect';
+    v_answer.says := format(
+      'its last attempts ended with the death of their worker, so it is run alone: it waits for a worker that holds nothing;'
+      ' %s for its type, %s of them without any run now%s',
+      v_who, v_idle,
+      case when v_suspects_before > 0 then format(', and %s before it', workflow.say_count(v_suspects_before, 'suspect')) else '' end);
+    v_answer.remedy := case when v_idle > 0 then 'nothing to do: one of them takes it; if it kills that one too, cancel it'
+                            else 'start another worker, or wait: within seconds one of them empties itself for it' end;
+    v_answer.facts := v_answer.facts || jsonb_build_object(
+      'crashes', p_run.crashes, 'last_error', p_run.last_error, 'workers_idle', v_idle, 'suspects_before', v_suspects_before);
+    return v_answer;
+  end if;
+
+  select * into v_line
+    from workflow.line_before(
+           p_run,
+           array(select distinct pattern
+                   from workflow.workflow_worker as worker, unnest(worker.patterns) as pattern
+                  where worker.id = any (v_workers.ids)
+                  union select p_run.type),
+           c_counted_at_most);
+  v_before := v_line.same_lane + v_line.better_priority;
+  v_answer.facts := v_answer.facts || jsonb_build_object(
+    'before', v_before, 'before_in_its_lane', v_line.same_lane, 'before_of_better_priority', v_line.better_priority,
+    'before_is_exact', v_line.is_exact, 'due_seconds', v_due_seconds);
+  if v_workers.count = 0 then
+    v_answer.reason := 'next';
+    v_answer.says := format('worker %s holds runs of its type, but has not entered itself, so that its places are not known; %s before it',
+      workflow.worker_not_entered(p_run.type), workflow.say_count(v_before, 'due run', v_line.is_exact));
+    v_answer.remedy := 'wait; let that worker call register_worker and beat_workers: see the SQL contract';
+  elsif v_before >= v_places - v_held or not v_line.is_exact then
+    v_answer.reason := 'workers_busy';
+    v_answer.says := format('%s for its type at %s, %s taken; %s before it%s',
+      workflow.say_count(v_places, 'place'), v_who, case when v_held >= v_places then 'all' else v_held::text end,
+      workflow.say_count(v_before, 'due run', v_line.is_exact) || case when v_before = 1 then ' comes' else ' come' end,
+      case when v_line.better_priority > 0 then format(', %s of them of a better priority', v_line.better_priority) else '' end);
+    v_answer.remedy :=
+      'wait, or raise --processes or --concurrency of wf worker, or start workers on more hosts; a lower priority comes first';
+  else
+    v_answer.reason := 'next';
+    v_answer.says := format('it has been due for %s, and %s with %s %s about to take it%s',
+      workflow.say_seconds(v_due_seconds), v_who, workflow.say_count(v_places - v_held, 'free place'),
+      case when v_workers.count = 1 then 'is' else 'are' end,
+      case when v_before > 0 then format('; %s before it', workflow.say_count(v_before, 'due run')) else '' end);
+    v_answer.remedy := case when v_due_seconds < 15 then 'nothing to do'
+                            else 'look at the log of worker ' || v_workers.ids[1] || ': its claims may fail' end;
+    v_answer.facts := v_answer.facts || jsonb_build_object('worker', v_workers.ids[1]);
+  end if;
+  return v_answer;
+end
+$$;
+
+CREATE FUNCTION workflow.why_leased(p_run workflow.workflow_run) RETURNS workflow.explanation
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_left double precision := extract(epoch from p_run.lease_until - clock_timestamp());
+  v_worker workflow.workflow_worker;
+  v_state text;
+  v_is_anybody_alive boolean;
+  v_answer workflow.explanation;
+begin
+  select worker.* into v_worker from workflow.workflow_worker as worker where worker.id = p_run.leased_by;
+  v_state := case when found then workflow.worker_state(v_worker) end;
+  v_answer.facts := jsonb_build_object(
+    'worker', p_run.leased_by, 'worker_state', v_state, 'worker_seen_at', v_worker.seen_at,
+    'leased_at', p_run.updated_at, 'lease_until', p_run.lease_until, 'attempt', p_run.attempt,
+    'max_attempts', p_run.max_attempts, 'fencing_token', p_run.fencing_token, 'is_suspect', p_run.is_suspect);
+  if v_left < 0 then
+    v_is_anybody_alive := exists (select from workflow.workflow_worker as worker
+                                   where worker.stopped_at is null and workflow.worker_state(worker) = 'running');
+    v_answer.reason := 'lapsed';
+    v_answer.says := format('the lease of worker %s lapsed %s, and nobody has expired it yet',
+                            p_run.leased_by, workflow.say_ago(p_run.lease_until));
+    v_answer.remedy := case when v_is_anybody_alive then 'wait: any worker that runs expires it within five seconds'
+                            else 'start a worker: wf worker MODULE:WORKER; any one expires it, of whatever type' end;
+    return v_answer;
+  end if;
+  v_answer.reason := 'running';
+  v_answer.says := format('worker %s has had it for %s, attempt %s of %s; its lease holds for %s more%s',
+    p_run.leased_by, workflow.say_seconds(greatest(0, extract(epoch from clock_timestamp() - p_run.updated_at))::double precision),
+    p_run.attempt, p_run.max_attempts, workflow.say_seconds(v_left),
+    case when v_state = 'lost' then format('; that worker was last seen %s', workflow.say_ago(v_worker.seen_at)) else '' end);
+  v_answer.remedy := case when v_state = 'lost' then 'wait: when its lease ends, another worker takes it'
+                          else format('nothing to do; wf run cancel %s stops it', p_run.id) end;
+  return v_answer;
+end
+$$;
+
+CREATE FUNCTION workflow.why_locked(p_id uuid) RETURNS workflow.explanation
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $_$
+declare
+  v_open record;
+  v_is_old boolean := false;
+  v_answer workflow.explanation;
+begin
+  for v_look in 1..2 loop
+    select open.pid, open.prepared, session.usename, session.xact_start, session.state into v_open
+      from workflow.open_transactions(p_id) as open
+      left join pg_stat_activity as session on session.pid = open.pid
+     order by session.xact_start nulls last
+     limit 1;
+    if not found then
+      return null;
+    end if;
+    v_is_old := v_open.prepared is not null or v_open.pid = pg_backend_pid()
+                or v_open.xact_start < clock_timestamp() - interval '1 second';
+    exit when v_is_old;
+    -- The session of another role does not tell since when: it is looked at again.
+    perform pg_sleep(0.05) where v_look = 1 and v_open.xact_start is null;
+    if v_open.xact_start is not null then
+      return null;
+    end if;
+  end loop;
+  v_answer.reason := 'locked';
+  v_answer.says := case when v_open.prepared is not null
+    then format('the prepared transaction %L has it, and claims pass over it', v_open.prepared)
+    else format('session %s of role %s has it in a transaction that is still open%s, and claims pass over it',
+                v_open.pid, coalesce(v_open.usename, '?'),
+                coalesce(', ' || coalesce(v_open.state, '') || ' for ' || workflow.say_seconds(
+                  extract(epoch from clock_timestamp() - v_open.xact_start)::double precision), '')) end;
+  v_answer.remedy := case when v_open.prepared is not null then format('commit prepared %L, or rollback prepared %1$L', v_open.prepared)
+                          else format('let it commit or roll back; else: select pg_terminate_backend(%s)', v_open.pid) end;
+  v_answer.facts := jsonb_build_object('pid', v_open.pid, 'role', v_open.usename, 'state', v_open.state,
+                                       'since', v_open.xact_start, 'prepared', v_open.prepared);
+  return v_answer;
+end
+$_$;
+
+CREATE FUNCTION workflow.why_no_worker(p_type text) RETURNS workflow.explanation
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_last workflow.workflow_worker;
+  v_known workflow.workflow_registry;
+  v_answer workflow.explanation;
+begin
+  if exists (select from workflow.workflow_worker as worker
+              where worker.stopped_at is null and workflow.worker_state(worker) = 'running'
+                and workflow.covers(worker.patterns, p_type))
+     or workflow.worker_not_entered(p_type) is not null then
+    return null;
+  end if;
+  select worker.* into v_last
+    from workflow.workflow_worker as worker
+   where workflow.covers(worker.patterns, p_type)
+   order by coalesce(worker.stopped_at, worker.seen_at) desc
+   limit 1;
+  select known.* into v_known
+    from workflow.workflow_registry as known
+   where workflow.covers(array[known.workflow_name::text], p_type)
+   order by known.workflow_name like '%\%', length(known.workflow_name) desc
+   limit 1;
+  v_answer.reason := 'no_worker';
+  v_answer.says := 'no worker that runs handles its type; ' || case
+    when v_last.id is not null then format('the last that did, %s, %s', v_last.id,
+      case workflow.worker_state(v_last)
+        when 'stopped' then 'stopped ' || workflow.say_ago(v_last.stopped_at)
+        when 'stopping' then 'has been stopping for ' || workflow.say_seconds(extract(epoch from clock_timestamp() - v_last.stopping_at)::double precision)
+        else 'was lost; it was last seen ' || workflow.say_ago(v_last.seen_at) end)
+    when v_known.workflow_name is not null then format('a %s worker for %s was first started %s', v_known.runtime,
+      v_known.workflow_name, workflow.say_ago(v_known.created_at))
+    else 'none ever has' end;
+  v_answer.remedy := case when v_last.id is not null or v_known.workflow_name is not null
+      then 'start a worker that handles ' || p_type || ': wf worker MODULE:WORKER'
+      else 'start a worker with a handler for ' || p_type || ', or cancel the run if its type is a mistake' end;
+  v_answer.facts := jsonb_build_object(
+    'last_worker', v_last.id, 'last_state', case when v_last.id is not null then workflow.worker_state(v_last) end,
+    'last_seen_at', v_last.seen_at, 'last_stopped_at', v_last.stopped_at, 'registered_as', v_known.workflow_name,
+    'runtime', v_known.runtime);
+  return v_answer;
+end
+$$;
+
+CREATE FUNCTION workflow.why_paused(p_type text) RETURNS workflow.explanation
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+  v_answer workflow.explanation;
+begin
+  select 'paused',
+         string_agg(format('%s has been paused for %s%s%s', pause.pattern,
+                           workflow.say_seconds(greatest(0, extract(epoch from clock_timestamp() - pause.paused_at))::double precision),
+                           coalesce(' by ' || coalesce(pause.paused_for, pause.paused_by), ''),
+                           coalesce(': ' || workflow.say_error(pause.reason), '')), '; ' order by pause.position),
+         string_agg(format('wf type resume %L', pause.pattern), '; ' order by pause.position),
+         jsonb_build_object('pauses', jsonb_agg(jsonb_build_object(
+           'pattern', pause.pattern, 'paused_at', pause.paused_at, 'paused_by', pause.paused_by,
+           'paused_for', pause.paused_for, 'reason', pause.reason) order by pause.position))
+    into v_answer
+    from (select one.*, row_number() over (order by one.pattern like '%\%', length(one.pattern) desc) as position
+            from workflow.list_pauses() as one
+           where workflow.covers(array[one.pattern], p_type)) as pause
+  having count(*) > 0;
+  return v_answer;
+end
+$$;
+
+CREATE FUNCTION workflow.why_pending(p_run workflow.workflow_run) RETURNS workflow.explanation
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_then workflow.explanation;
+  v_answer workflow.explanation;
+begin
+  if p_run.deleted_at is not null then
+    v_answer.reason := 'hidden';
+    v_answer.says := format('it was hidden %s, so it is not claimed', workflow.say_ago(p_run.deleted_at));
+    v_answer.remedy := format('update workflow.workflow_run set deleted_at = null where id = ''%s''', p_run.id);
+    v_answer.facts := jsonb_build_object('hidden_at', p_run.deleted_at);
+    return v_answer;
+  end if;
+  v_then := workflow.why_paused(p_run.type);
+  if v_then is null then
+    v_then := workflow.why_no_worker(p_run.type);
+  end if;
+  if p_run.run_at > v_now then
+    v_answer.reason := 'due_later';
+    v_answer.says := format('it is due in %s, at %s UTC%s%s',
+      workflow.say_seconds(extract(epoch from p_run.run_at - v_now)::double precision),
+      to_char(p_run.run_at, 'YYYY-MM-DD HH24:MI:SS'),
+      case when p_run.attempt > 0 then format(', for attempt %s of %s; the last ended with: %s', p_run.attempt + 1,
+                                              p_run.max_attempts, coalesce(workflow.say_error(p_run.last_error), '?')) else '' end,
+      coalesce('; but then: ' || v_then.says, ''));
+    v_answer.remedy := format('wait, or: update workflow.workflow_run set run_at = now() where id = ''%s''', p_run.id);
+    v_answer.facts := jsonb_build_object('run_at', p_run.run_at, 'attempt', p_run.attempt, 'max_attempts', p_run.max_attempts,
+                                         'last_error', p_run.last_error, 'then', v_then.reason);
+    return v_answer;
+  end if;
+  if v_then is null then
+    v_then := workflow.why_locked(p_run.id);
+  end if;
+  return case when v_then is null then workflow.why_in_line(p_run) else v_then end;
+end
+$$;
+
+CREATE FUNCTION workflow.worker_not_entered(p_type text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select leased.leased_by
+    from (select run.type, run.leased_by, run.lease_until
+            from workflow.workflow_run as run where run.status = 'leased' limit 10000) as leased
+   where leased.type = p_type and leased.lease_until > clock_timestamp()
+     and not exists (select from workflow.workflow_worker as worker where worker.id = leased.leased_by)
+   limit 1
+$$;
+
+CREATE TABLE workflow.workflow_worker (
+    id text NOT NULL COLLATE pg_catalog."C",
+    host text NOT NULL,
+    pid integer,
+    runtime text NOT NULL,
+    version text,
+    patterns text[] NOT NULL,
+    concurrency integer NOT NULL,
+    beat_seconds double precision NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    seen_at timestamp with time zone NOT NULL,
+    held integer DEFAULT 0 NOT NULL,
+    stopping_at timestamp with time zone,
+    stopped_at timestamp with time zone,
+    is_lost boolean DEFAULT false NOT NULL,
+    CONSTRAINT workflow_worker_lost CHECK (((NOT is_lost) OR (stopped_at IS NOT NULL)))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+
+COMMENT ON TABLE workflow.workflow_worker IS 'The workers: one row for each boot of one, kept for a day after its end.  held is how many runs it held when it was seen.';
+
+CREATE FUNCTION workflow.worker_state(p_worker workflow.workflow_worker) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE WHEN (p_worker).is_lost THEN 'lost'::text WHEN ((p_worker).stopped_at IS NOT NULL) THEN 'stopped'::text WHEN ((p_worker).seen_at < (clock_timestamp() - ((3)::double precision * make_interval(secs => (p_worker).beat_seconds)))) THEN 'lost'::text WHEN ((p_worker).stopping_at IS NOT NULL) THEN 'stopping'::text ELSE 'running'::text END;
+
 CREATE FUNCTION workflow.write_policies() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3283,6 +3938,9 @@ ALTER TABLE ONLY workflow.workflow_run
 ALTER TABLE ONLY workflow.workflow_schedule
     ADD CONSTRAINT workflow_schedule_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY workflow.workflow_worker
+    ADD CONSTRAINT workflow_worker_pkey PRIMARY KEY (id);
+
 CREATE UNIQUE INDEX workflow_api_key_present ON workflow.workflow_api_key USING btree (name) WHERE (revoked_at IS NULL);
 
 CREATE INDEX workflow_delta_xid ON workflow.workflow_delta USING btree (xid);
@@ -3359,6 +4017,8 @@ REVOKE ALL ON FUNCTION workflow.audit_pause() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.audit_transition() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.beat_workers(p_workers text[], p_held integer[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.cancel(p_ids uuid[], p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.cancel_for(p_ids uuid[], p_reason text, p_operation text) FROM PUBLIC;
@@ -3382,6 +4042,8 @@ REVOKE ALL ON FUNCTION workflow.delete_succeeded(p_worker text, p_ids uuid[], p_
 REVOKE ALL ON FUNCTION workflow.disabled_types() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.drop_policy(p_pattern text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.end_workers(p_workers text[], p_state text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer, p_lanes text, p_look boolean) FROM PUBLIC;
 
@@ -3417,6 +4079,8 @@ REVOKE ALL ON FUNCTION workflow.next_lease_until() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.next_upkeep(OUT lease_until timestamp with time zone, OUT has_operations boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION workflow.open_transactions(p_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION workflow.operate(p_kind text, p_patterns text[], p_reason text, p_statuses text[], p_created_from timestamp with time zone, p_created_before timestamp with time zone, p_attempts integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.operation_filter(p_kind text, p_patterns text[], p_statuses text[], p_created_from timestamp with time zone, p_created_before timestamp with time zone) FROM PUBLIC;
@@ -3430,6 +4094,8 @@ REVOKE ALL ON FUNCTION workflow.prune(p_ended_before timestamp with time zone, p
 REVOKE ALL ON FUNCTION workflow.recount() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.register_types(p_names text[], p_runtime text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.register_worker(p_worker text, p_patterns text[], p_concurrency integer, p_host text, p_pid integer, p_runtime text, p_version text, p_beat_seconds double precision) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.release(p_worker text, p_ids uuid[], p_tokens bigint[]) FROM PUBLIC;
 

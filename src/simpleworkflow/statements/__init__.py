@@ -35,6 +35,14 @@ from simpleworkflow.statements.reading import (
 )
 from simpleworkflow.statements.submitting import cancel_runs, reopen_runs, submit_run, submit_runs
 from simpleworkflow.statements.verifying import Violation, verify
+from simpleworkflow.statements.workers import (
+    Introduction,
+    beat_workers,
+    end_workers,
+    list_workers,
+    register_worker,
+    why,
+)
 from simpleworkflow.statements.working import (
     Claimed,
     Exchanged,
@@ -57,15 +65,18 @@ __all__ = [
     "Counted",
     "Exchanged",
     "Finished",
+    "Introduction",
     "Operable",
     "Pruned",
     "RunsFound",
     "Violation",
+    "beat_workers",
     "cancel_runs",
     "carry_operation",
     "count_operable",
     "count_prunable_runs",
     "drop_policy",
+    "end_workers",
     "ended_runs",
     "exchange",
     "expire_runs",
@@ -82,6 +93,7 @@ __all__ = [
     "list_pauses",
     "list_policies",
     "list_types",
+    "list_workers",
     "next_lease_until",
     "next_upkeep",
     "operate",
@@ -91,6 +103,7 @@ __all__ = [
     "record_progress",
     "recount_runs",
     "register_types",
+    "register_worker",
     "release_runs",
     "reopen_runs",
     "resume_pattern",
@@ -99,4 +112,5 @@ __all__ = [
     "submit_run",
     "submit_runs",
     "verify",
+    "why",
 ]

@@ -1,4 +1,4 @@
-"""The routes of who watches over runs: stats, types, pauses, schedules, health."""
+"""The routes of who watches over runs: stats, types, pauses, schedules, workers, why, health."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from simpleworkflow.client import overseeing
 from simpleworkflow.health import Finding
 from simpleworkflow.model import Pause, Stats, TypeSummary
 from simpleworkflow.statements.serving import Schedule, list_schedules
+from simpleworkflow.summaries import Why, WorkerSummary
 from simpleworkflow.web.bodies import In, NoBody, Reason
 from simpleworkflow.web.routes import Call, Route, answer
 
@@ -41,6 +42,12 @@ class PatternAnswer(Struct, frozen=True):
     """Whether this request changed anything."""
 
     changed: bool
+
+
+class WorkersAnswer(Struct, frozen=True):
+    """The workers, those that run first, each with a few of the runs that it holds."""
+
+    workers: Sequence[WorkerSummary]
 
 
 class FindingBody(Struct, frozen=True):
@@ -93,6 +100,16 @@ async def show_schedules(call: Call) -> Response:
     return answer(SchedulesAnswer(await call.store.ask(list_schedules())))
 
 
+async def list_workers(call: Call) -> Response:
+    """Answer who the workers are, and what they hold."""
+    return answer(WorkersAnswer(await call.read(overseeing.workers(limit=500, holds=10))))
+
+
+async def show_why(call: Call) -> Response:
+    """Answer the one reason that a run is not running now."""
+    return answer(await call.read(overseeing.why(call.request.path_params["id"])))
+
+
 async def show_health(call: Call) -> Response:
     """Answer what an examination of the database finds now."""
     findings: list[Finding] = await call.store.examine()
@@ -139,6 +156,19 @@ ROUTES = [
         handle=show_schedules,
         summary="List schedules, by type",
         answers={200: SchedulesAnswer},
+    ),
+    Route(
+        path="/workers",
+        handle=list_workers,
+        summary="List the workers, and what they hold",
+        answers={200: WorkersAnswer},
+    ),
+    Route(
+        path="/runs/{id}/why",
+        handle=show_why,
+        summary="Say why a run is not running, and what to do about it",
+        answers={200: Why},
+        finds="run",
     ),
     Route(
         path="/health",

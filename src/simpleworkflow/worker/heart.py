@@ -20,10 +20,11 @@ from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
 from simpleworkflow.metrics import Tallies, Tally
 from simpleworkflow.notifier import say_vacant
 from simpleworkflow.resolve import Database
-from simpleworkflow.statements import expire_runs, heartbeat_runs
+from simpleworkflow.statements import end_workers, expire_runs, heartbeat_runs
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.lifeline import BYE, Dependent, database_order, read_order, watch_lifeline
 from simpleworkflow.worker.link import Link, Outage
+from simpleworkflow.worker.presence import BEAT_SECONDS, RollCall
 from simpleworkflow.worker.slots import HeldSlot, SlotTable, Verdict
 
 __all__ = ["EXPIRE_SECONDS", "Heart", "HeartProcess", "Watched"]
@@ -61,20 +62,38 @@ class Heart:
         self._tallies = tallies
         outage = Outage(is_silent=is_beside, tally=tallies.own if tallies else None)
         self._link = Link(database, outage, deadline_seconds=DEADLINE_SECONDS_MAX)
+        self._roll_call = RollCall()
         self._has_beaten = False
 
     async def run(self) -> None:
         """Beat until cancelled."""
         while True:
-            leases = [one.table.lease_seconds for one in self.watched if one.table.lease_seconds]
-            if leases:
-                self._link.deadline_seconds = max(0.5, min(DEADLINE_SECONDS_MAX, DEADLINE_PART * min(leases)))
-            self._has_beaten = False
-            # Who holds something first; a list of its own, since the other may change meanwhile.
-            for one in sorted(self.watched, key=lambda one: one.table.is_empty()):
-                while one in self.watched and not await self._beat_whatever_comes(one):
-                    await self._link.pause()
-            await asyncio.sleep(min(leases) / 3 if leases else STARTING_SECONDS)
+            seconds = await self._beat_for_all()
+            beat_at = monotonic() + seconds
+            # After the beats, in the time that the heart would sleep: no beat is later for it.
+            await self._call_roll()
+            while (left := beat_at - monotonic()) > BEAT_SECONDS:
+                await asyncio.sleep(BEAT_SECONDS)
+                await self._call_roll()
+            await asyncio.sleep(left)
+
+    async def _beat_for_all(self) -> float:
+        """Extend all leases; return in how many seconds to do it again."""
+        leases = [one.table.lease_seconds for one in self.watched if one.table.lease_seconds]
+        if leases:
+            self._link.deadline_seconds = max(0.5, min(DEADLINE_SECONDS_MAX, DEADLINE_PART * min(leases)))
+        self._has_beaten = False
+        # Who holds something first; a list of its own, since the other may change meanwhile.
+        for one in sorted(self.watched, key=lambda one: one.table.is_empty()):
+            while one in self.watched and not await self._beat_whatever_comes(one):
+                await self._link.pause()
+        return min(leases) / 3 if leases else STARTING_SECONDS
+
+    async def _call_roll(self) -> None:
+        """Say which workers are alive; one that is stopped does not say so, nor does one that only starts."""
+        if self._roll_call.is_due():
+            alive = [one for one in self.watched if one.table.lease_seconds and not _is_stopped(one.pid)]
+            await self._roll_call.call(self._link, {one.worker_id: one.table.held_count() for one in alive})
 
     async def expire(self, worker_ids: list[str], *, seconds: float = EXPIRE_SECONDS) -> None:
         """Take at once the runs of workers known dead; within some seconds, else by their leases' end."""
@@ -88,6 +107,7 @@ class Heart:
                     self._tallies.own.count_expired(count)
                 if count:
                     logger.warning("runs taken from dead workers %s: %d", " ".join(worker_ids), count)
+                await self._link.ask(end_workers(worker_ids, "lost"))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -27,6 +27,7 @@ from simpleworkflow.notifier import Notifier
 from simpleworkflow.resolve import Database
 from simpleworkflow.session import Session
 from simpleworkflow.statements import register_types
+from simpleworkflow.summaries import WorkerState
 from simpleworkflow.worker.calling import Around, Callers
 from simpleworkflow.worker.cancels import Cancels
 from simpleworkflow.worker.engine import Engine
@@ -34,6 +35,7 @@ from simpleworkflow.worker.forks import end_forks_of_loop
 from simpleworkflow.worker.handlers import Handlers
 from simpleworkflow.worker.link import Link, Outage
 from simpleworkflow.worker.options import WorkerOptions
+from simpleworkflow.worker.presence import Presence
 from simpleworkflow.worker.signals import heeded
 from simpleworkflow.worker.slots import SlotTable
 
@@ -133,6 +135,9 @@ class WorkerProcess:
             tally=tally,
             is_traced=plan.is_traced,
         )
+        self._presence = Presence(
+            self._side, worker_id, patterns=plan.patterns, concurrency=plan.options.concurrency
+        )
 
     def stop(self) -> None:
         """Stop gracefully; the second time, give back at once what still runs."""
@@ -211,7 +216,7 @@ class WorkerProcess:
             on_expired=self._expired,
             on_operations=operations.wake,
         )
-        services = (expiry, operations, Folding(self._side))
+        services = (expiry, operations, Folding(self._side), self._presence)
         tasks = [asyncio.create_task(repeat(service)) for service in services]
         tasks.append(asyncio.create_task(self._keep_tending()))
         if not self._database.is_pooled:
@@ -244,6 +249,7 @@ class WorkerProcess:
             await _cancel_all([stopped, working, *tasks])
             for hook in self._plan.on_shutdown:
                 await _stop_hook(hook)
+            await self._say("stopped")
             logger.info("worker %s stopped", self.worker_id)
         if not working.cancelled():
             working.result()
@@ -255,6 +261,8 @@ class WorkerProcess:
 
     async def _settle(self, working: asyncio.Task[None]) -> None:
         self._engine.stop()
+        # Beside the rest, and only where it may last.
+        telling = asyncio.create_task(self._say("stopping")) if self._engine.held_count() else None
         grace = asyncio.create_task(self._engine.wait_until_idle())
         hurried = asyncio.create_task(self._hurrying.wait())
         await asyncio.wait(
@@ -266,6 +274,12 @@ class WorkerProcess:
         releasing = asyncio.create_task(self._engine.release_all())
         await asyncio.wait([releasing, working], timeout=RELEASE_SECONDS)
         releasing.cancel()
+        if telling is not None:
+            await telling
+
+    async def _say(self, state: WorkerState) -> None:
+        if not self._outage.is_on:
+            await self._presence.say(state)
 
     async def _keep_tending(self) -> None:
         while self._tend is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from builders import Database, a_run, a_type, status_of, submit
+from builders import Database, a_run, a_type, cancel, status_of, submit
 
 expect.set_options(timeout=20_000)
 Open = Callable[..., Page]
@@ -80,6 +80,7 @@ def test_a_worker_and_what_it_runs_are_shown(
 
     expect(page.locator("tbody tr", has_text="running")).to_contain_text("shop.slow.v1")
     expect(page.locator(f'a[href$="/runs/{run_id}"]')).to_be_visible()
+    assert cancel(database, run_id)  # the worker would wait for it when it stops
 
 
 def test_a_run_that_nobody_handles_says_why(

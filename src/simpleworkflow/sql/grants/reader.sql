@@ -2,7 +2,7 @@
 grant usage on schema {schema} to {role};
 grant select on
   {schema}.workflow_migration, {schema}.workflow_registry, {schema}.workflow_policy, {schema}.workflow_pause,
-  {schema}.workflow_operation,
+  {schema}.workflow_operation, {schema}.workflow_worker,
   {schema}.workflow_delta, {schema}.workflow_count, {schema}.workflow_rate, {schema}.workflow_fold
   to {role};
 grant select (id, type, status, priority, run_at, idempotency_key, attempt, max_attempts, leased_by, lease_until,
@@ -17,3 +17,4 @@ grant select (id, type, schedule, timezone, next_run_at, last_run_at, enabled, p
 grant execute on function {schema}.fold to {role};
 -- A server that only shows has to know who may look.
 grant execute on function {schema}.list_keys, {schema}.stream_place to {role};
+grant execute on function {schema}.open_transactions to {role};

@@ -4,5 +4,6 @@ grant select on {schema}.workflow_migration to {role};
 grant execute on function
   {schema}.claim, {schema}.finish, {schema}.heartbeat, {schema}.progress, {schema}.release, {schema}.exchange,
   {schema}.expire, {schema}.next_lease_until, {schema}.register_types, {schema}.traceparents, {schema}.fold,
-  {schema}.next_upkeep, {schema}.carry_operation
+  {schema}.next_upkeep, {schema}.carry_operation,
+  {schema}.register_worker, {schema}.beat_workers, {schema}.end_workers
   to {role};
