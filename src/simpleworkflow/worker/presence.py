@@ -18,7 +18,7 @@ from time import monotonic
 import psycopg
 
 from simpleworkflow.database import first_line
-from simpleworkflow.errors import DatabaseUnavailable, NotPermitted, WorkflowError
+from simpleworkflow.errors import DatabaseUnavailable, NotPermitted, SchemaMismatch, WorkflowError
 from simpleworkflow.maintenance import Asks
 from simpleworkflow.statements import Introduction, beat_workers, end_workers, register_worker
 from simpleworkflow.summaries import WorkerState
@@ -88,8 +88,8 @@ class RollCall:
         try:
             await link.ask(beat_workers(held))
             self._has_failed = False
-        except DatabaseUnavailable:
-            pass  # its link has said so
+        except (DatabaseUnavailable, SchemaMismatch):
+            pass  # its link has said the one, the worker's own start the other
         except Exception as error:  # noqa: BLE001 - whatever the database says, leases are extended
             if not self._has_failed:
                 logger.warning("workers are not shown as alive, but work: %s", first_line(error))
