@@ -83,6 +83,10 @@ def test_open_sessions_leave_a_primary_that_is_read_only(
         producers.progress(50)
         own_server.execute("alter system set default_transaction_read_only = on")
         own_server.execute("select pg_reload_conf()")
+        with connect(own_server.url_of("workflow")) as old:
+            # A commit that still waits for its synchronous standby would wait for ever.
+            writing = "select count(*) from pg_stat_activity where backend_xid is not null"
+            eventually(lambda: old.execute(writing.encode()).fetchone() == (0,))
         standby.promote()
         promoted_at = monotonic()
         producers.progress(20, seconds=FAILOVER_SECONDS)

@@ -187,7 +187,8 @@ def test_a_flood_of_short_runs_leaves_nothing_leased(db: Database, database_url:
 def test_a_run_that_is_cancelled_while_it_waits_for_a_thread_is_not_executed(
     db: Database, database_url: str, start: Start
 ) -> None:
-    worker = Worker(concurrency=3, threads=1, poll_seconds=0.1, database_url=database_url)
+    # By polling it would claim what comes after the cancellation, and not yet have heard of that.
+    worker = Worker(concurrency=3, threads=1, poll_seconds=5, database_url=database_url)
     type_, other, gate, executed = a_type(), a_type(), threading.Event(), list[str]()
 
     @worker.handler(type_)
