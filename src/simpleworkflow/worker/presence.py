@@ -18,7 +18,7 @@ from time import monotonic
 import psycopg
 
 from simpleworkflow.database import first_line
-from simpleworkflow.errors import DatabaseUnavailable, NotPermitted, SchemaMismatch, WorkflowError
+from simpleworkflow.errors import DatabaseUnavailable, NotPermitted, WorkflowError
 from simpleworkflow.maintenance import Asks
 from simpleworkflow.statements import Introduction, beat_workers, end_workers, register_worker
 from simpleworkflow.summaries import WorkerState
@@ -52,13 +52,15 @@ class Presence:
         """Enter the worker; return after how many seconds to do it again."""
         try:
             await self._link.ask(register_worker(self._introduction, beat_seconds=BEAT_SECONDS))
-        except (NotPermitted, DatabaseUnavailable) as error:  # its heart says the one, its link the other
-            return REGISTER_SECONDS if isinstance(error, NotPermitted) else 1.0
+        except DatabaseUnavailable:
+            return 1.0  # its link has said so
         except (WorkflowError, psycopg.Error) as error:
             if not self._has_failed:
-                logger.warning("the worker could not be entered; trying again: %s", first_line(error))
+                logger.warning(
+                    "the worker could not be entered, but works; trying again: %s", first_line(error)
+                )
             self._has_failed = True
-            return REGISTER_AGAIN_SECONDS
+            return REGISTER_SECONDS if isinstance(error, NotPermitted) else REGISTER_AGAIN_SECONDS
         self._has_failed = False
         return REGISTER_SECONDS
 
@@ -74,23 +76,16 @@ class RollCall:
 
     def __init__(self) -> None:
         self._called_at = -BEAT_SECONDS
-        self._has_failed = False
 
     def is_due(self) -> bool:
         """Return whether it is time; a little early, where the heart is awake anyway."""
         return monotonic() - self._called_at >= 0.9 * BEAT_SECONDS
 
     async def call(self, link: Asks, held: Mapping[str, int]) -> None:
-        """Say that these are alive, and how many runs each holds; should the database refuse it, tell that once."""
+        """Say that these are alive, and how many runs each holds; what is wrong with it a worker's own entry tells."""
         if not held:
             return
         self._called_at = monotonic()
-        try:
+        # Whatever the database says, leases are extended; a worker that has not begun says itself what is wrong.
+        with suppress(WorkflowError, psycopg.Error):
             await link.ask(beat_workers(held))
-            self._has_failed = False
-        except (DatabaseUnavailable, SchemaMismatch):
-            pass  # its link has said the one, the worker's own start the other
-        except Exception as error:  # noqa: BLE001 - whatever the database says, leases are extended
-            if not self._has_failed:
-                logger.warning("workers are not shown as alive, but work: %s", first_line(error))
-            self._has_failed = True
