@@ -67,10 +67,11 @@ def worker(
     type_: str = TYPE,
     **environment: str,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Yield the supervisor of a `wf worker` with its default options, once every process has executed something."""
+    """Yield the supervisor of a `wf worker` with its default options, once all processes have run something."""
     command = [str(Path(sys.executable).with_name("wf")), "worker", target, "--processes", str(processes)]
     separator = "&" if "?" in url else "?"
     with psycopg.connect(url, autocommit=True) as conn:
+        started = _entered(conn)
         supervisor = subprocess.Popen(
             command,
             cwd=Path(__file__).parent,
@@ -79,25 +80,27 @@ def worker(
             | environment,
         )
         try:
-            _warm_up(conn, processes, type_)
+            _warm_up(conn, started, processes, type_)
             yield supervisor
         finally:
             supervisor.terminate()
             supervisor.wait(60)
 
 
-def _warm_up(conn: psycopg.Connection, processes: int, type_: str) -> None:
+def _warm_up(conn: psycopg.Connection, started: int, processes: int, type_: str) -> None:
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        submit(conn, 200 * processes, type_)
-        time.sleep(0.3)
-        row = conn.execute(
-            f"select count(distinct data ->> 'worker') from {SCHEMA}.workflow_event"
-            " where event_type = 'leased'".encode()
-        ).fetchone()
-        if row and row[0] >= processes:
-            return
-    raise SystemExit("bench: the workers did not start")
+    while _entered(conn) < started + processes:
+        if time.monotonic() > deadline:
+            raise SystemExit("bench: the workers did not start")
+        time.sleep(0.05)
+    submit(conn, 1000 * processes, type_)
+    wait_until_drained(conn, type_)
+
+
+def _entered(conn: psycopg.Connection) -> int:
+    row = conn.execute(f"select count(*) from {SCHEMA}.workflow_worker".encode()).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def submit(conn: psycopg.Connection, runs: int, type_: str = TYPE) -> None:
