@@ -46,7 +46,8 @@ LOCK_WAIT = "50ms"
 LISTENING, HUNGRY = "listening", "hungry"  # the two sessions
 # So many failures in a row are no hiccup: then it is said.
 FAILURES_TO_SAY = 3
-VACANCY_SECONDS = 10.0
+# Who holds the lock may be gone without a word, with its whole host: until somebody tries, runs are found by polling.
+VACANCY_SECONDS = 30.0
 RECONNECT_SECONDS_MAX = 10.0
 # Those whom the holder does not cover claim after a little while, not all in the same instant.
 JITTER_SECONDS = 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from builders import Database, a_run, a_type, ask, count, submit
 from simpleworkflow import Worker
 from simpleworkflow.database import Statement
-from simpleworkflow.maintenance import Folding
+from simpleworkflow.maintenance import Board, Folding
 from worker.stage import WorkerThread, ended, eventually
 
 Start = Callable[[Worker], WorkerThread]
@@ -40,7 +41,11 @@ def test_a_worker_folds_what_it_finds(start: Start, db: Database, database_url: 
     assert db.execute("select status, runs from workflow_count where runs > 0").fetchall() == [("failed", 1)]
 
 
-def test_who_finds_nothing_to_fold_looks_less_and_less_often_and_who_finds_much_more(db: Database) -> None:
+def test_who_finds_nothing_to_fold_looks_less_and_less_often_and_who_finds_much_more(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = (3600.0 * hour for hour in itertools.count())
+    monkeypatch.setattr("simpleworkflow.maintenance.folding.monotonic", lambda: next(hours))
     folding = Folding(Asking(db))
 
     pauses = [asyncio.run(folding.run_once()) for _ in range(6)]
@@ -52,6 +57,18 @@ def test_who_finds_nothing_to_fold_looks_less_and_less_often_and_who_finds_much_
 
     assert pauses == [10, 20, 40, 60, 60, 60]
     assert (few, many) == (5, 1)
+
+
+def test_what_one_worker_of_a_supervisor_has_folded_the_others_do_not_look_for(db: Database) -> None:
+    board = Board()
+    one, other = (Folding(Asking(db), board=board) for _ in range(2))
+    asyncio.run(one.run_once())
+    submit(db)
+
+    seconds = asyncio.run(other.run_once())
+
+    assert 9 < seconds <= 10
+    assert count(db, "workflow_delta") > 0
 
 
 @pytest.mark.fault("Concurrency", "a paused type is resumed while its workers are idle", "P7")

@@ -13,13 +13,13 @@ import os
 import struct
 from typing import NamedTuple
 
-__all__ = ["LEASES", "RUNS", "Board", "Look"]
+__all__ = ["FOLDS", "LEASES", "RUNS", "Board", "Look"]
 
 # One place for each kind of look.  Each has three words: both times, and a check, by which a reader knows what was
 # written for other questions than its own, or by two writers at once: both are as if nothing had been written.
-RUNS, LEASES = 0, 1
+RUNS, LEASES, FOLDS = 0, 1, 2
 _WORDS = 3
-_SIZE = 2 * _WORDS * 8
+_SIZE = 3 * _WORDS * 8
 _TIMES = struct.Struct("=dd")
 _BITS = struct.Struct("=QQ")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
+from simpleworkflow.maintenance.board import FOLDS, Board, Look
 from simpleworkflow.maintenance.service import Asks
 from simpleworkflow.statements import fold_counts
 
@@ -17,25 +20,34 @@ FOLDED_AT_ONCE = 10_000
 
 
 class Folding:
-    """Folds the deltas of all runs, whoever changed them; where another worker does it, this one does not."""
+    """Folds the deltas of all runs, whoever changed them; where another worker does it, this one does not.
+
+    What another on the ``board`` has folded just now need not be looked for again.
+    """
 
     name = "folding"
 
-    def __init__(self, link: Asks) -> None:
+    def __init__(self, link: Asks, *, board: Board | None = None) -> None:
         self._link = link
-        self._pause_seconds = PAUSE_SECONDS
+        self._board = board or Board()
         self._is_behind = False
 
     async def run_once(self) -> float:
         """Fold what there is; return the seconds until there may be something worth folding."""
+        sent_at = monotonic()
+        look = self._board.read(FOLDS, b"")
+        if look and look.next_at > sent_at and not self._is_behind:
+            return look.next_at - sent_at
         # Part after part while there is more than one: the pause is for what others have folded just now.
         pause_seconds = 0.0 if self._is_behind else PAUSE_SECONDS_MIN / 2
         folded = await self._link.ask(fold_counts(limit=FOLDED_AT_ONCE, pause_seconds=pause_seconds))
         self._is_behind = folded == FOLDED_AT_ONCE
         if self._is_behind:
             return 0.0
+        seconds = PAUSE_SECONDS
         if folded == 0:
-            self._pause_seconds = min(PAUSE_SECONDS_MAX, 2 * self._pause_seconds)
-        else:
-            self._pause_seconds = PAUSE_SECONDS_MIN if folded and folded > MANY else PAUSE_SECONDS
-        return self._pause_seconds
+            seconds = min(PAUSE_SECONDS_MAX, 2 * (look.next_at - look.looked_at if look else PAUSE_SECONDS))
+        elif folded and folded > MANY:
+            seconds = PAUSE_SECONDS_MIN
+        self._board.note(FOLDS, b"", Look(sent_at, sent_at + seconds))
+        return seconds

@@ -216,7 +216,7 @@ class WorkerProcess:
             on_expired=self._expired,
             on_operations=operations.wake,
         )
-        services = (expiry, operations, Folding(self._side), self._presence)
+        services = (expiry, operations, Folding(self._side, board=self._board), self._presence)
         tasks = [asyncio.create_task(repeat(service)) for service in services]
         tasks.append(asyncio.create_task(self._keep_tending()))
         if not self._database.is_pooled:
