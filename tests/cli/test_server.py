@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from cli.programs import WF
+from simpleworkflow.web.serving import listen
 
 
 @contextmanager
@@ -51,6 +53,13 @@ def test_the_server_answers_where_it_says_and_stops_at_sigterm(
         process.send_signal(signal.SIGTERM)
 
         assert process.wait(20) in (0, -signal.SIGTERM)
+
+
+def test_an_answer_does_not_wait_for_the_receipt_of_its_head() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(environment: dict[str, str], database_url: str) -> None:

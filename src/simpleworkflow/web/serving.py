@@ -39,6 +39,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else error.strerror
         raise InvalidInput(f"cannot listen on {host[:100]!a}, port {port}: {reason}") from None
+    # What is accepted inherits it: else the body of an answer waits 40 ms for the receipt of its head.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_SECONDS_MAX * 1000)
     return listening
