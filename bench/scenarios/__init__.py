@@ -9,6 +9,7 @@ from scenarios.figures import Figure
 from scenarios.ground import Ground
 from scenarios.handling import handlers
 from scenarios.history import finished
+from scenarios.operating import operate
 from scenarios.producing import producers
 from scenarios.resources import idle, memory
 from scenarios.snapshots import snapshot
@@ -22,6 +23,7 @@ SCENARIOS: dict[str, Callable[[Ground], Iterator[Figure]]] = {
     "priorities": priorities,
     "snapshot": snapshot,
     "finished": finished,
+    "operate": operate,
     "idle": idle,
     "memory": memory,
     "producers": producers,

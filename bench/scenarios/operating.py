@@ -1,0 +1,198 @@
+"""What whoever is on call costs and waits for: the server's answers on big tables, and dashboards beside a drain."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import quantiles
+from threading import Thread
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from scenarios.figures import Figure, Target, in_turns, rates, ratio
+from scenarios.ground import Ground, NotMeasured, Place, in_schema
+from scenarios.history import load_finished
+from scenarios.loads import NOOP, Load, drain, value
+from stage import SCHEMA
+
+DASHBOARDS = 5
+ASKED_TIMES = 40
+STREAMED_RUNS = 200
+SERVER_SECONDS_MAX = 30
+API = "/api/v1"
+WAITING = Load(type="waiting.v1")
+AN_ID = f"select id from {SCHEMA}.workflow_run where type = %s order by id limit 1"
+_LONGEST = """
+select max_exec_time, regexp_replace(left(query, 300), '\\s+', ' ', 'g') from pg_stat_statements
+ where dbid = (select oid from pg_database where datname = %s)
+ order by 1 desc limit 1"""
+
+
+def operate(ground: Ground) -> Iterator[Figure]:
+    """Time each answer with many runs pending and finished, the stream's delay, and a drain beside five dashboards."""
+    sizes = ground.sizes
+    with ground.place() as place:
+        load_finished(ground, place.url, sizes.finished)
+        WAITING.submit(place.conn, sizes.others)
+        place.conn.execute(f"select {SCHEMA}.recount()".encode())
+        place.settle()
+        with serving(place.url) as port:
+            yield from _answers(ground, place, port)
+            yield from _stream(place, port)
+            yield from _beside_dashboards(place, port)
+
+
+@contextmanager
+def serving(url: str) -> Iterator[int]:
+    """Yield the port of a ``wf server``."""
+    command = [str(Path(sys.executable).with_name("wf")), "server", "--port", "0"]
+    server = subprocess.Popen(
+        command, env=os.environ | {"DATABASE_URL": in_schema(url)}, stderr=subprocess.PIPE, text=True
+    )
+    assert server.stderr is not None
+    try:
+        for line in server.stderr:
+            if found := re.search(r"http://[^/]*:(\d+)/", line):
+                break
+        else:
+            raise NotMeasured("wf server did not start")
+        Thread(target=server.stderr.read, daemon=True).start()
+        yield int(found[1])
+    finally:
+        server.terminate()
+        server.wait(SERVER_SECONDS_MAX)
+
+
+def _answers(ground: Ground, place: Place, port: int) -> Iterator[Figure]:
+    name = str(conninfo_to_dict(place.url)["dbname"])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with psycopg.connect(ground.superuser_url, autocommit=True) as observer:
+        can_count = value(
+            observer, "select position('pg_stat_statements' in current_setting('shared_preload_libraries'))"
+        )
+        if can_count:
+            observer.execute("create extension if not exists pg_stat_statements")
+            observer.execute(f"alter database {name} set pg_stat_statements.track = 'top'".encode())
+        for path in _paths(place):
+            _get(connection, path)  # what a session asks for the first time is planned
+            if can_count:
+                observer.execute("select pg_stat_statements_reset()")
+            values = [_get(connection, path) for _ in range(ASKED_TIMES)]
+            yield Figure(f"GET {_shown(path)}, p95", "ms", [quantiles(values, n=20)[18]], Target(most=100))
+            row = observer.execute(_LONGEST.encode(), [name]).fetchone() if can_count else None
+            if row:
+                yield Figure(f"  its longest query: {row[1][:44]}", "ms", [row[0]], Target(most=50))
+
+
+def _paths(place: Place) -> list[str]:
+    finished, waiting = (value(place.conn, AN_ID, type_) for type_ in ("past.kind3.v1", WAITING.type))
+    return [
+        "/stats?window_seconds=300",
+        "/stats?window_seconds=86400",
+        "/types?window_seconds=300",
+        "/workers",
+        "/health",
+        "/operations",
+        "/schedules",
+        "/runs?limit=50",
+        "/runs?limit=50&status=failed",
+        "/runs?limit=50&status=pending",
+        "/runs?limit=50&status=cancelled",
+        "/runs?limit=50&pattern=past.kind3.v1",
+        "/runs?limit=50&pattern=absent.%25",
+        "/runs?limit=50&pattern=absent.%25&status=failed",
+        "/runs?limit=50&worker=absent",
+        "/runs?limit=50&key=absent",
+        "/runs?limit=50&created_before=2000-01-01T00:00:00Z",
+        f"/runs/{finished}",
+        f"/runs/{finished}/events",
+        f"/runs/{finished}/why",
+        f"/runs/{waiting}/why",
+        "/metrics",
+    ]
+
+
+def _shown(path: str) -> str:
+    return re.sub(r"[0-9a-f-]{36}", "ID", path)
+
+
+def _get(connection: http.client.HTTPConnection, path: str) -> float:
+    """Return the milliseconds that an answer took."""
+    started = time.monotonic()
+    connection.request("GET", path if path == "/metrics" else API + path)
+    answer = connection.getresponse()
+    body = answer.read()
+    if answer.status != 200:
+        raise NotMeasured(f"GET {path} was answered with {answer.status}: {body[:200]!r}")
+    return (time.monotonic() - started) * 1000
+
+
+def _stream(place: Place, port: int) -> Iterator[Figure]:
+    """Submit run after run; yield how long after its commit each was read from the stream of events."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", f"{API}/events?pattern={WAITING.type}")
+    answer = connection.getresponse()
+    if answer.status != 200:
+        raise NotMeasured(f"the stream was answered with {answer.status}")
+    read_at: dict[str, float] = {}
+    Thread(target=_read_stream, args=[answer, read_at], daemon=True).start()
+    time.sleep(2)
+    committed_at: dict[str, float] = {}
+    for _ in range(STREAMED_RUNS):
+        id_ = value(
+            place.conn, f"select id::text from {SCHEMA}.submit(%s::text, '{{}}'::jsonb)", WAITING.type
+        )
+        committed_at[id_] = time.monotonic()
+        time.sleep(0.02)
+    deadline = time.monotonic() + 10
+    while not read_at.keys() >= committed_at.keys():
+        if time.monotonic() > deadline:
+            missing = len(committed_at.keys() - read_at.keys())
+            raise NotMeasured(f"{missing} of {STREAMED_RUNS} events did not come on the stream within 10 s")
+        time.sleep(0.05)
+    delays = [1000 * (read_at[id_] - at) for id_, at in committed_at.items()]
+    cut = quantiles(delays, n=20)
+    yield Figure("from a commit to the stream's event, median", "ms", [cut[9]])
+    yield Figure("from a commit to the stream's event, p95", "ms", [cut[18]])
+
+
+def _read_stream(answer: http.client.HTTPResponse, read_at: dict[str, float]) -> None:
+    while line := answer.readline():
+        if line.startswith(b"data:"):
+            event = json.loads(line[5:])
+            read_at.setdefault(str(event.get("run_id")), time.monotonic())
+
+
+def _beside_dashboards(place: Place, port: int) -> Iterator[Figure]:
+    sizes = place.ground.sizes
+
+    def beside() -> float:
+        command = [sys.executable, "growth_dashboards.py", str(port), str(DASHBOARDS)]
+        pages = subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE)
+        assert pages.stdout is not None
+        try:
+            if pages.stdout.readline() != b"open\n":
+                raise NotMeasured("growth_dashboards.py could not ask the server")
+            return alone()
+        finally:
+            pages.terminate()
+            pages.wait(SERVER_SECONDS_MAX)
+
+    def alone() -> float:
+        place.ground.checkpoint()
+        return drain(place.conn, NOOP, sizes.flow)
+
+    values = in_turns(sizes.rounds, {"beside": beside, "alone": alone})
+    name = f"drain beside {DASHBOARDS} open dashboards ÷ alone"
+    yield ratio(name, values["beside"], values["alone"], Target(least=0.95))
+    yield rates(f"beside {DASHBOARDS} dashboards", values["beside"])
+    yield rates("alone", values["alone"])
