@@ -43,6 +43,9 @@ export function askToChange(kind: Kind, runs: readonly Run[], changed: () => voi
       let done = 0;
       try {
         for (const run of runs) done += (await post(`runs/${run.id}/${kind}`, body)).changed ? 1 : 0;
+      } catch (error) {
+        if (runs.length === 1) throw error;
+        throw new Error(`${done} of ${runs.length} ${PAST[kind]}, then: ${explained(error)}`);
       } finally {
         changed();
       }
@@ -81,11 +84,18 @@ export async function askToOperate(kind: Kind, filter: Filter): Promise<void> {
         <p>It is done in small steps, each visible; the operation shows its progress and can be stopped.</p>
       </>
     ),
-    fields: <Reason isNeeded placeholder="kept in the history of each run" />,
+    fields: (
+      <>
+        {kind === "reopen" && <Attempts />}
+        <Reason isNeeded placeholder="kept in the history of each run" />
+      </>
+    ),
     does: `${kind === "cancel" ? "Cancel" : "Reopen"} ${many}`,
     isDangerous: kind === "cancel",
     act: async (form) => {
-      const started: Operation = await post("operations", { kind, filter: narrowed, reason: reasonIn(form), dry_run: false });
+      const attempts = kind === "reopen" ? { attempts: Number(form.get("attempts")) } : {};
+      const asked = { kind, filter: narrowed, reason: reasonIn(form), dry_run: false, ...attempts };
+      const started: Operation = await post("operations", asked);
       go(href(`operations/${started.id}`));
       return null;
     },

@@ -2,6 +2,7 @@
 import { signal } from "@preact/signals";
 import { parse } from "./json";
 
+const TIMEOUT_MILLISECONDS = 30_000;
 const base = new URL("api/v1/", document.baseURI);
 
 export interface Problem {
@@ -41,7 +42,7 @@ async function ask(method: string, path: string, body?: string, abort?: AbortSig
     answer = await fetch(address(path), {
       method,
       body,
-      signal: abort,
+      signal: AbortSignal.any([AbortSignal.timeout(TIMEOUT_MILLISECONDS), ...(abort ? [abort] : [])]),
       headers: body === undefined ? {} : { "content-type": "application/json" },
       credentials: "same-origin",
       cache: "no-store",

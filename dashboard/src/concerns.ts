@@ -1,6 +1,6 @@
 // What whoever is on call should look at, worst first, each with where to put it right.  Pure.
 import { count, duration, plural } from "./format";
-import type { Finding, Stats, TypeSummary, WorkerInfo } from "./model";
+import type { Finding, Pause, Stats, TypeSummary, WorkerInfo } from "./model";
 import { href } from "./router";
 
 export interface Concern {
@@ -15,12 +15,13 @@ const LATE_SECONDS = 60;
 export interface Known {
   stats: Stats | null;
   types: TypeSummary[] | null;
+  pauses: Pause[] | null;
   workers: WorkerInfo[] | null;
   findings: Finding[] | null;
   seconds: number;
 }
 
-export function concernsIn({ stats, types, workers, findings, seconds }: Known): Concern[] {
+export function concernsIn({ stats, types, pauses, workers, findings, seconds }: Known): Concern[] {
   const found: Concern[] = [];
   const running = workers?.filter((one) => one.state === "running") ?? null;
   const pending = stats?.runs.pending ?? 0;
@@ -32,6 +33,15 @@ export function concernsIn({ stats, types, workers, findings, seconds }: Known):
       to: href("workers"),
     });
   for (const one of types ?? []) found.push(...ofType(one, running, seconds));
+  for (const one of pauses ?? []) {
+    const waiting = pendingUnder(one, types ?? []);
+    found.push({
+      severity: "notice",
+      says: `${one.pattern} is paused${one.reason ? `: ${one.reason}` : ""}; ${plural(waiting, "run")} pending.`,
+      does: "resume",
+      to: href("types"),
+    });
+  }
   for (const one of workers ?? [])
     if (one.state === "lost")
       found.push({
@@ -62,24 +72,18 @@ function ofType(one: TypeSummary, running: WorkerInfo[] | null, seconds: number)
       does: "see them",
       to: href("runs", { pattern: one.type, status: "failed" }),
     });
-  if (!one.is_enabled) {
-    if (pending || one.type === one.disabled_by)
-      found.push({
-        severity: "notice",
-        says: `${one.type} is paused${one.disabled_by && one.disabled_by !== one.type ? ` by ${one.disabled_by}` : ""}; ${plural(pending, "run")} pending.`,
-        does: "resume",
-        to: href("types"),
-      });
-  } else if (pending && one.handled_by === null)
+  const isDue = one.oldest_due_seconds != null;
+  if (!one.is_enabled) return found; // said once for all that its pause covers
+  if (pending && one.handled_by === null)
     found.push({
-      severity: "error",
+      severity: isDue ? "error" : "notice",
       says: `${one.type}: no worker has ever handled it; ${plural(pending, "run")} pending.`,
       does: "see them",
       to: href("runs", { pattern: one.type, status: "pending" }),
     });
   else if (pending && running?.length && !running.some((worker) => worker.patterns.some((pattern) => covers(pattern, one.type))))
     found.push({
-      severity: "error",
+      severity: isDue ? "error" : "notice",
       says: `${one.type}: no running worker handles it; ${plural(pending, "run")} pending.`,
       does: "see them",
       to: href("runs", { pattern: one.type, status: "pending" }),
@@ -93,6 +97,10 @@ function ofType(one: TypeSummary, running: WorkerInfo[] | null, seconds: number)
     });
   return found;
 }
+
+/** How many runs a pause holds back. */
+export const pendingUnder = (pause: Pause, types: readonly TypeSummary[]): number =>
+  types.reduce((sum, one) => sum + (one.disabled_by === pause.pattern ? (one.runs.pending ?? 0) : 0), 0);
 
 export const covers = (pattern: string, type: string): boolean =>
   pattern.endsWith("%") ? type.startsWith(pattern.slice(0, -1)) : type === pattern;

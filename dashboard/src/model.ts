@@ -103,6 +103,20 @@ export interface TypeSummary {
   run?: Percentiles | null;
 }
 
+export interface Pause {
+  pattern: string;
+  reason: string | null;
+  paused_at: string;
+  paused_by: string;
+  /** In whose name, where a server did it for somebody. */
+  paused_for: string | null;
+}
+
+export interface TypesAnswer {
+  types: TypeSummary[];
+  pauses: Pause[];
+}
+
 export interface WorkerInfo {
   id: string;
   host: string;

@@ -151,7 +151,6 @@ export const Loading = ({ what }: { what: string }) => (
 export interface Column<T> {
   name: string;
   /** Kept off the small screen's cards. */
-  wideOnly?: boolean;
   isNumber?: boolean;
   cell: (row: T) => ComponentChildren;
   class?: string;
@@ -164,11 +163,10 @@ export function Table<T>(props: {
   rows: readonly T[];
   keyOf: (row: T) => string;
   selected?: { has: (row: T) => boolean; toggle: (row: T) => void; all: () => void; isAll: boolean };
-  classOf?: (row: T) => string | undefined;
 }) {
   const { columns, rows, keyOf, selected } = props;
   const nameOf = (c: Column<T>) =>
-    [c.isNumber ? "num" : "", c.wideOnly ? "wide" : "", c.class ?? ""].filter(Boolean).join(" ") || undefined;
+    [c.isNumber ? "num" : "", c.class ?? ""].filter(Boolean).join(" ") || undefined;
   return (
     <div class="table-frame">
       <table aria-label={props.label}>
@@ -188,7 +186,7 @@ export function Table<T>(props: {
         </thead>
         <tbody>
           {rows.map((row) => (
-            <tr key={keyOf(row)} class={props.classOf?.(row)} aria-selected={selected ? selected.has(row) : undefined}>
+            <tr key={keyOf(row)} aria-selected={selected ? selected.has(row) : undefined}>
               {selected && (
                 <td class="pick">
                   <input

@@ -3,7 +3,7 @@ import { useMemo, useState } from "preact/hooks";
 import { Chart, type Line } from "../chart";
 import { count, duration, plural, rate } from "../format";
 import { useLive } from "../live";
-import type { Finding, Stats, TypeSummary, WorkerInfo } from "../model";
+import type { Finding, Stats, TypesAnswer, WorkerInfo } from "../model";
 import { Answer, Choice, Empty, Page, Shape, WINDOWS } from "../parts";
 import { href } from "../router";
 import { type Concern, concernsIn } from "../concerns";
@@ -12,18 +12,19 @@ import { TypeTable } from "./types";
 export function Now() {
   const [seconds, setSeconds] = useState<number>(300);
   const stats = useLive<Stats>(`stats?window_seconds=${seconds}`, seconds > 3600 ? 5 : 2);
-  const types = useLive<{ types: TypeSummary[] }>(`types?window_seconds=${seconds}`, 5);
+  const types = useLive<TypesAnswer>(`types?window_seconds=${seconds}`, 5);
   const workers = useLive<{ workers: WorkerInfo[] }>("workers", 5);
   const health = useLive<{ findings: Finding[] }>("health", 60);
   const alive = workers.answer?.workers.filter((one) => one.state === "running") ?? null;
   const concerns = concernsIn({
     stats: stats.answer,
     types: types.answer?.types ?? null,
+    pauses: types.answer?.pauses ?? null,
     workers: workers.answer?.workers ?? null,
     findings: health.answer?.findings ?? null,
     seconds,
   });
-  const isKnown = !!(stats.answer && types.answer && workers.answer);
+  const isKnown = !!(stats.answer && types.answer && workers.answer && health.answer);
 
   return (
     <Page

@@ -60,7 +60,7 @@ export function RunPage({ id }: { id: string }) {
 }
 
 function Whole({ run, turn }: { run: Run; turn: unknown }) {
-  const { events, problem, isCut } = useEvents(run.id, turn);
+  const { events, isKnown, problem, isCut } = useEvents(run.id, turn);
   const attempts = attemptsIn(events);
   const progress = run.status === "leased" ? progressIn(events) : null;
   const isHidden = (name: string) => run.hidden?.includes(name);
@@ -85,7 +85,7 @@ function Whole({ run, turn }: { run: Run; turn: unknown }) {
         {attempts.length ? (
           <Bars run={run} attempts={attempts} events={events} />
         ) : (
-          <p class="soft">{run.attempt ? "Its events are not kept." : "None yet."}</p>
+          <p class="soft">{run.attempt && isKnown ? "Its events are not kept." : "None yet."}</p>
         )}
       </section>
 
@@ -121,7 +121,8 @@ function Whole({ run, turn }: { run: Run; turn: unknown }) {
         {problem && <ProblemNote problem={problem} what="its events" />}
         <Events events={events} />
         {isCut && <p class="soft">Only the first {plural(EVENTS_MAX, "event")} are shown; <code>wf run show</code> has all.</p>}
-        {!events.length && !problem && <Empty title="No events.">A policy of its type keeps none, or they have been pruned.</Empty>}
+        {!isKnown && !problem && <p class="soft">Asking for its events…</p>}
+        {isKnown && !events.length && !problem && <Empty title="No events.">A policy of its type keeps none, or they have been pruned.</Empty>}
       </section>
     </div>
   );
@@ -335,13 +336,13 @@ const Fact = ({ name, children }: { name: string; children: preact.ComponentChil
 
 /** The events so far: each turn only those that are new are asked for. */
 function useEvents(id: string, turn: unknown) {
-  const [events, setEvents] = useState<RunEvent[]>([]);
+  const [events, setEvents] = useState<RunEvent[] | null>(null);
   const [problem, setProblem] = useState<ReturnType<typeof problemIn> | null>(null);
   const known = useRef<{ id: string; events: RunEvent[]; isBusy: boolean }>({ id, events: [], isBusy: false });
   useEffect(() => {
     if (known.current.id !== id) {
       known.current = { id, events: [], isBusy: false };
-      setEvents([]);
+      setEvents(null);
     }
     const mine = known.current;
     if (mine.isBusy || mine.events.length >= EVENTS_MAX) return;
@@ -362,5 +363,5 @@ function useEvents(id: string, turn: unknown) {
       .catch((error: unknown) => setProblem(problemIn(error)))
       .finally(() => (mine.isBusy = false));
   }, [id, turn]);
-  return { events, problem, isCut: events.length >= EVENTS_MAX };
+  return { events: events ?? [], isKnown: events !== null, problem, isCut: (events ?? []).length >= EVENTS_MAX };
 }

@@ -5,7 +5,7 @@ import { CAN_CANCEL, CAN_REOPEN, askToChange, askToOperate, explained } from "..
 import { tell } from "../dialog";
 import { count, duration, errorLine, plural } from "../format";
 import { now, useLive } from "../live";
-import { type Run, type RunPage, STATUSES, type Status, type TypeSummary } from "../model";
+import { type Run, type RunPage, STATUSES, type Status, type TypeSummary, type TypesAnswer } from "../model";
 import { Ago, Answer, type Column, Empty, Foreign, Page, Shape, StatusMark, Table } from "../parts";
 import { type Query, asText, href, place, replaceQuery } from "../router";
 import { mayOperate } from "../session";
@@ -61,7 +61,7 @@ export function Runs() {
     limit: LIMIT,
   })}`;
   const live = useLive<RunPage>(path, filters.page ? 5 : 2);
-  const types = useLive<{ types: TypeSummary[] }>("types?window_seconds=300", 30);
+  const types = useLive<TypesAnswer>("types?window_seconds=300", 30);
   const change = (changes: Partial<Filters>) => {
     chosen.value = new Map();
     replaceQuery({ ...filters, page: "", ...changes } as unknown as Query);

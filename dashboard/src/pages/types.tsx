@@ -2,17 +2,18 @@
 import { useState } from "preact/hooks";
 import { askToPause } from "../actions";
 import { Spread } from "../chart";
+import { pendingUnder } from "../concerns";
 import { ask } from "../dialog";
-import { duration, rate } from "../format";
+import { duration, plural, rate } from "../format";
 import { useLive } from "../live";
-import type { TypeSummary } from "../model";
-import { Answer, Choice, type Column, Count, Empty, Foreign, Page, Shape, Table, WINDOWS } from "../parts";
+import type { TypesAnswer, TypeSummary } from "../model";
+import { Ago, Answer, Choice, type Column, Count, Empty, Foreign, Page, Shape, Table, WINDOWS } from "../parts";
 import { href } from "../router";
 import { mayOperate } from "../session";
 
 export function Types() {
   const [seconds, setSeconds] = useState<number>(300);
-  const live = useLive<{ types: TypeSummary[] }>(`types?window_seconds=${seconds}`, 3);
+  const live = useLive<TypesAnswer>(`types?window_seconds=${seconds}`, 3);
   return (
     <Page
       title="Types"
@@ -29,17 +30,48 @@ export function Types() {
       }
     >
       <Answer live={live} what="its types">
-        {(answer) =>
-          answer.types.length ? (
-            <TypeTable types={answer.types} again={live.again} />
-          ) : (
-            <Empty title="No types yet.">A type stands here once a worker handles it or a run of it is recorded.</Empty>
-          )
-        }
+        {(answer) => (
+          <>
+            <Pauses {...answer} again={live.again} />
+            {answer.types.length ? (
+              <TypeTable types={answer.types} again={live.again} />
+            ) : (
+              <Empty title="No types yet.">A type stands here once a worker handles it or a run of it is recorded.</Empty>
+            )}
+          </>
+        )}
       </Answer>
     </Page>
   );
 }
+
+/** What is paused, also where no type is covered yet. */
+function Pauses({ pauses, types, again }: TypesAnswer & { again: () => void }) {
+  if (!pauses.length) return null;
+  return (
+    <ul class="concerns" aria-label="paused patterns">
+      {pauses.map((one) => (
+        <li key={one.pattern} class="is-notice">
+          <Shape of="waiting" />
+          <span>
+            <bdi>{one.pattern}</bdi> is paused{one.reason && <>: <bdi>{one.reason}</bdi></>}
+            <span class="soft">
+              {" "}
+              (<Ago at={one.paused_at} /> by <bdi>{one.paused_for ?? one.paused_by}</bdi>; {plural(pendingUnder(one, types), "run")} pending)
+            </span>
+          </span>
+          {mayOperate.value && <Resume pattern={one.pattern} again={again} />}
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+const Resume = ({ pattern, again }: { pattern: string; again: () => void }) => (
+  <button type="button" class="small" aria-label={`resume ${pattern}`} onClick={() => askToPause("resume", pattern, again)}>
+    Resume…
+  </button>
+);
 
 export function TypeTable({ types, isShort, again }: { types: TypeSummary[]; isShort?: boolean; again?: () => void }) {
   const most = Math.max(1, ...types.flatMap((one) => [one.wait?.p99 ?? 0, one.run?.p99 ?? 0]));
@@ -108,14 +140,7 @@ export function TypeTable({ types, isShort, again }: { types: TypeSummary[]; isS
                   Pause…
                 </button>
               ) : (
-                <button
-                  type="button"
-                  class="small"
-                  aria-label={`resume ${one.disabled_by ?? one.type}`}
-                  onClick={() => askToPause("resume", one.disabled_by ?? one.type, again)}
-                >
-                  Resume…
-                </button>
+                <Resume pattern={one.disabled_by ?? one.type} again={again} />
               ),
           },
         ]),

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from builders import Database, a_run, a_type, cancel, status_of, submit
+from builders import Database, a_run, a_type, cancel, connect, status_of, submit
+from conftest import Server, a_schema
+from simpleworkflow.web.keys import digest_of, make_key
+from web.page.conftest import serving
 
 expect.set_options(timeout=20_000)
 Open = Callable[..., Page]
 
 
-@pytest.fixture
-def route(address: str) -> Callable[[str], None]:
-    """Skip where the server has no such route yet."""
-    with urllib.request.urlopen(f"{address}/openapi.json") as answer:
-        paths = json.load(answer)["paths"]
-
-    def needs(path: str) -> None:
-        if not any(one.endswith(path) for one in paths):
-            pytest.skip(f"the server has no route {path} yet")
-
-    return needs
-
-
 def test_now_says_that_a_type_fails_and_that_nobody_handles_another(
-    open_page: Open, database: Database, route: Callable[[str], None]
+    open_page: Open, database: Database
 ) -> None:
-    route("/stats")
-    route("/types")
     failing, forgotten = a_type("failing"), a_type("forgotten")
     a_run(database, type=failing, status="failed")
     submit(database, forgotten)
@@ -45,10 +31,7 @@ def test_now_says_that_a_type_fails_and_that_nobody_handles_another(
     expect(page.locator(".tile", has_text="failing")).to_be_visible()
 
 
-def test_a_type_is_paused_with_its_reason_and_resumed(
-    open_page: Open, database: Database, route: Callable[[str], None]
-) -> None:
-    route("/types")
+def test_a_type_is_paused_with_its_reason_and_resumed(open_page: Open, database: Database) -> None:
     type_ = a_type()
     run_id = submit(database, type_)
     page = open_page("types")
@@ -69,11 +52,38 @@ def test_a_type_is_paused_with_its_reason_and_resumed(
     expect(row).not_to_contain_text("paused")
 
 
-@pytest.mark.usefixtures("worker")
-def test_a_worker_and_what_it_runs_are_shown(
-    open_page: Open, database: Database, route: Callable[[str], None]
+def test_a_prefix_that_is_paused_is_shown_though_no_type_is_covered_and_resumed(
+    open_page: Open, database: Database
 ) -> None:
-    route("/workers")
+    database.execute("select pause('retired.%', 'no longer sold')")
+
+    now = open_page()
+    expect(now.get_by_role("list", name="what needs you")).to_contain_text(
+        "retired.% is paused: no longer sold"
+    )
+    page = open_page("types", width=390)
+    paused = page.get_by_role("list", name="paused patterns")
+    expect(paused).to_contain_text("retired.% is paused: no longer sold")
+    paused.get_by_role("button", name="resume retired.%").click()
+    page.get_by_role("button", name="Resume", exact=True).click()
+
+    expect(paused).to_have_count(0)
+    assert database.execute("select from list_pauses()").rowcount == 0
+
+
+def test_what_is_due_later_and_handled_by_nobody_is_no_alarm_yet(open_page: Open, database: Database) -> None:
+    later, due = a_type("later"), a_type("due")
+    database.execute("select from submit(%s, '{}'::jsonb, p_delay_seconds => 3600)", [later])
+    submit(database, due)
+
+    concerns = open_page().get_by_role("list", name="what needs you").locator("li")
+
+    expect(concerns.filter(has_text=due)).to_have_class("is-error")
+    expect(concerns.filter(has_text=later)).to_have_class("is-notice")
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_worker_and_what_it_runs_are_shown(open_page: Open, database: Database) -> None:
     run_id = submit(database, "shop.slow.v1")
 
     page = open_page("workers")
@@ -83,20 +93,13 @@ def test_a_worker_and_what_it_runs_are_shown(
     assert cancel(database, run_id)  # the worker would wait for it when it stops
 
 
-def test_a_run_that_nobody_handles_says_why(
-    open_page: Open, database: Database, route: Callable[[str], None]
-) -> None:
-    route("/runs/{id}/why")
-
+def test_a_run_that_nobody_handles_says_why(open_page: Open, database: Database) -> None:
     page = open_page(f"runs/{submit(database)}")
 
     expect(page.get_by_label("why")).to_contain_text("worker")
 
 
-def test_all_that_match_are_cancelled_as_an_operation(
-    open_page: Open, database: Database, route: Callable[[str], None]
-) -> None:
-    route("/operations")
+def test_all_that_match_are_cancelled_as_an_operation(open_page: Open, database: Database) -> None:
     type_ = a_type()
     runs = [submit(database, type_) for _ in range(5)]
     page = open_page(f"runs?pattern={type_}&status=pending")
@@ -110,6 +113,68 @@ def test_all_that_match_are_cancelled_as_an_operation(
     assert {status_of(database, run_id) for run_id in runs} == {"cancelled"}
 
 
+def test_an_operation_is_stopped_from_its_page(open_page: Open, database: Database) -> None:
+    type_ = a_type()
+    run_id = submit(database, type_)
+    with database.transaction():  # somebody carries it out, and is not done yet
+        (operation,) = database.execute(
+            "select id from operate('cancel', array[%s], 'wrong prices')", [type_]
+        )
+        database.execute("set local workflow.transition = 'operation'")
+        database.execute(
+            "update workflow_operation set carried_by = 'somebody', carried_until = now() + interval '1 hour'"
+            " where id = %s",
+            operation,
+        )
+    page = open_page(f"operations/{operation[0]}", width=390, scheme="dark")
+    card = page.locator(".operation")
+    expect(card).to_contain_text("running")
+
+    card.get_by_role("button", name="Stop").click()
+
+    expect(card).to_contain_text("stopped by")
+    expect(card.get_by_role("button", name="Stop")).to_have_count(0)
+    assert status_of(database, run_id) == "pending"
+
+
+def test_schedules_are_shown(open_page: Open, database: Database) -> None:
+    page = open_page("schedules")
+    expect(page.locator("main")).to_contain_text("No schedules.")
+
+    type_ = a_type()
+    database.execute(
+        "insert into workflow_schedule (type, schedule, timezone, enabled)"
+        " values (%s, '0 3 * * *', 'Europe/Zurich', false)",
+        [type_],
+    )
+
+    row = page.locator("tbody tr", has_text=type_)
+    expect(row).to_contain_text("0 3 * * *")
+    expect(row).to_contain_text("Europe/Zurich")
+    expect(row).to_contain_text("off")
+
+
+def test_a_reader_logs_in_with_a_key_and_sees_no_button_that_changes(open_page: Open, server: Server) -> None:
+    key = make_key()
+    with a_schema(server) as url, connect(url) as conn:
+        conn.execute("select add_key('somebody', 'reader', %s)", [digest_of(key)])
+        run_id = submit(conn)
+        with serving(url) as address:
+            page = open_page(f"runs/{run_id}", at=address)
+            page.get_by_label("API key").fill("wf_" + "0" * 43)
+            page.get_by_role("button", name="Log in").click()
+            expect(page.get_by_role("alert")).to_be_visible()
+
+            page.get_by_label("API key").fill(key)
+            page.get_by_role("button", name="Log in").click()
+
+            expect(page.locator(".run-state")).to_contain_text("pending")
+            expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+            assert key not in page.evaluate(
+                "document.cookie + JSON.stringify({...localStorage, ...sessionStorage})"
+            )
+
+
 def test_without_a_type_the_question_is_of_every_type(open_page: Open, database: Database) -> None:
     submit(database)
     page = open_page("runs?status=pending")
@@ -120,9 +185,7 @@ def test_without_a_type_the_question_is_of_every_type(open_page: Open, database:
     page.keyboard.press("Escape")
 
 
-def test_health_says_what_the_doctor_finds(open_page: Open, route: Callable[[str], None]) -> None:
-    route("/health")
-
+def test_health_says_what_the_doctor_finds(open_page: Open) -> None:
     page = open_page("health")
 
     expect(page.locator(".findings li").first).to_be_visible()
