@@ -45,6 +45,7 @@ def operate(ground: Ground) -> Iterator[Figure]:
         WAITING.submit(place.conn, sizes.others)
         place.conn.execute(f"select {SCHEMA}.recount()".encode())
         place.settle()
+        _count_statements(ground, place)
         with serving(place.url) as port:
             yield from _answers(ground, place, port)
             yield from _stream(place, port)
@@ -76,12 +77,7 @@ def _answers(ground: Ground, place: Place, port: int) -> Iterator[Figure]:
     name = str(conninfo_to_dict(place.url)["dbname"])
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with psycopg.connect(ground.superuser_url, autocommit=True) as observer:
-        can_count = value(
-            observer, "select position('pg_stat_statements' in current_setting('shared_preload_libraries'))"
-        )
-        if can_count:
-            observer.execute("create extension if not exists pg_stat_statements")
-            observer.execute(f"alter database {name} set pg_stat_statements.track = 'top'".encode())
+        can_count = _can_count(observer)
         for path in _paths(place):
             _get(connection, path)  # what a session asks for the first time is planned
             if can_count:
@@ -91,6 +87,21 @@ def _answers(ground: Ground, place: Place, port: int) -> Iterator[Figure]:
             row = observer.execute(_LONGEST.encode(), [name]).fetchone() if can_count else None
             if row:
                 yield Figure(f"  its longest query: {row[1][:44]}", "ms", [row[0]], Target(most=50))
+
+
+def _count_statements(ground: Ground, place: Place) -> None:
+    """Let the sessions that follow have their statements timed, where the server can."""
+    with psycopg.connect(ground.superuser_url, autocommit=True) as conn:
+        if _can_count(conn):
+            name = str(conninfo_to_dict(place.url)["dbname"])
+            conn.execute("create extension if not exists pg_stat_statements")
+            conn.execute(f"alter database {name} set pg_stat_statements.track = 'top'".encode())
+
+
+def _can_count(conn: psycopg.Connection) -> bool:
+    return bool(
+        value(conn, "select position('pg_stat_statements' in current_setting('shared_preload_libraries'))")
+    )
 
 
 def _paths(place: Place) -> list[str]:
