@@ -6,11 +6,12 @@ import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import quantiles
 from threading import Thread
@@ -49,7 +50,7 @@ def operate(ground: Ground) -> Iterator[Figure]:
         with serving(place.url) as port:
             yield from _answers(ground, place, port)
             yield from _stream(place, port)
-            yield from _beside_dashboards(place, port)
+            yield from _beside(place, port)
 
 
 @contextmanager
@@ -78,12 +79,12 @@ def _answers(ground: Ground, place: Place, port: int) -> Iterator[Figure]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with psycopg.connect(ground.superuser_url, autocommit=True) as observer:
         can_count = _can_count(observer)
-        for path in _paths(place):
+        for shown, path in _paths(place).items():
             _get(connection, path)  # what a session asks for the first time is planned
             if can_count:
                 observer.execute("select pg_stat_statements_reset()")
             values = [_get(connection, path) for _ in range(ASKED_TIMES)]
-            yield Figure(f"GET {_shown(path)}, p95", "ms", [quantiles(values, n=20)[18]], Target(most=100))
+            yield Figure(f"GET {shown}, p95", "ms", [quantiles(values, n=20)[18]], Target(most=100))
             row = observer.execute(_LONGEST.encode(), [name]).fetchone() if can_count else None
             if row:
                 yield Figure(f"  its longest query: {row[1][:44]}", "ms", [row[0]], Target(most=50))
@@ -104,9 +105,10 @@ def _can_count(conn: psycopg.Connection) -> bool:
     )
 
 
-def _paths(place: Place) -> list[str]:
+def _paths(place: Place) -> dict[str, str]:
+    """Return what is asked, by how it is shown."""
     finished, waiting = (value(place.conn, AN_ID, type_) for type_ in ("past.kind3.v1", WAITING.type))
-    return [
+    paths = [
         "/stats?window_seconds=300",
         "/stats?window_seconds=86400",
         "/types?window_seconds=300",
@@ -130,10 +132,7 @@ def _paths(place: Place) -> list[str]:
         f"/runs/{waiting}/why",
         "/metrics",
     ]
-
-
-def _shown(path: str) -> str:
-    return re.sub(r"[0-9a-f-]{36}", "ID", path)
+    return {path.replace(str(finished), "FINISHED").replace(str(waiting), "PENDING"): path for path in paths}
 
 
 def _get(connection: http.client.HTTPConnection, path: str) -> float:
@@ -147,29 +146,45 @@ def _get(connection: http.client.HTTPConnection, path: str) -> float:
     return (time.monotonic() - started) * 1000
 
 
-def _stream(place: Place, port: int) -> Iterator[Figure]:
-    """Submit run after run; yield how long after its commit each was read from the stream of events."""
+@contextmanager
+def _streaming(port: int) -> Iterator[dict[str, float]]:
+    """Listen to the events of what waits; yield when each run's first event was read."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", f"{API}/events?pattern={WAITING.type}")
     answer = connection.getresponse()
     if answer.status != 200:
         raise NotMeasured(f"the stream was answered with {answer.status}")
+    assert connection.sock is not None
     read_at: dict[str, float] = {}
-    Thread(target=_read_stream, args=[answer, read_at], daemon=True).start()
-    time.sleep(2)
+    reading = Thread(target=_read_stream, args=[answer, read_at])
+    reading.start()
+    try:
+        yield read_at
+    finally:
+        connection.sock.shutdown(socket.SHUT_RDWR)
+        reading.join()
+        connection.close()
+
+
+def _stream(place: Place, port: int) -> Iterator[Figure]:
+    """Submit run after run; yield how long after its commit each was read from the stream of events."""
     committed_at: dict[str, float] = {}
-    for _ in range(STREAMED_RUNS):
-        id_ = value(
-            place.conn, f"select id::text from {SCHEMA}.submit(%s::text, '{{}}'::jsonb)", WAITING.type
-        )
-        committed_at[id_] = time.monotonic()
-        time.sleep(0.02)
-    deadline = time.monotonic() + 10
-    while not read_at.keys() >= committed_at.keys():
-        if time.monotonic() > deadline:
-            missing = len(committed_at.keys() - read_at.keys())
-            raise NotMeasured(f"{missing} of {STREAMED_RUNS} events did not come on the stream within 10 s")
-        time.sleep(0.05)
+    with _streaming(port) as read_at:
+        time.sleep(2)
+        for _ in range(STREAMED_RUNS):
+            id_ = value(
+                place.conn, f"select id::text from {SCHEMA}.submit(%s::text, '{{}}'::jsonb)", WAITING.type
+            )
+            committed_at[id_] = time.monotonic()
+            time.sleep(0.02)
+        deadline = time.monotonic() + 10
+        while not read_at.keys() >= committed_at.keys():
+            if time.monotonic() > deadline:
+                missing = len(committed_at.keys() - read_at.keys())
+                raise NotMeasured(
+                    f"{missing} of {STREAMED_RUNS} events did not come on the stream within 10 s"
+                )
+            time.sleep(0.05)
     delays = [1000 * (read_at[id_] - at) for id_, at in committed_at.items()]
     cut = quantiles(delays, n=20)
     yield Figure("from a commit to the stream's event, median", "ms", [cut[9]])
@@ -177,16 +192,16 @@ def _stream(place: Place, port: int) -> Iterator[Figure]:
 
 
 def _read_stream(answer: http.client.HTTPResponse, read_at: dict[str, float]) -> None:
-    while line := answer.readline():
-        if line.startswith(b"data:"):
-            event = json.loads(line[5:])
-            read_at.setdefault(str(event.get("run_id")), time.monotonic())
+    with suppress(http.client.HTTPException, OSError):
+        while line := answer.readline():
+            if line.startswith(b"data:"):
+                read_at.setdefault(json.loads(line[5:])["run_id"], time.monotonic())
 
 
-def _beside_dashboards(place: Place, port: int) -> Iterator[Figure]:
+def _beside(place: Place, port: int) -> Iterator[Figure]:
     sizes = place.ground.sizes
 
-    def beside() -> float:
+    def beside_pages() -> float:
         command = [sys.executable, "growth_dashboards.py", str(port), str(DASHBOARDS)]
         pages = subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE)
         assert pages.stdout is not None
@@ -198,12 +213,18 @@ def _beside_dashboards(place: Place, port: int) -> Iterator[Figure]:
             pages.terminate()
             pages.wait(SERVER_SECONDS_MAX)
 
+    def beside_stream() -> float:
+        with _streaming(port):
+            return alone()
+
     def alone() -> float:
         place.ground.checkpoint()
         return drain(place.conn, NOOP, sizes.flow)
 
-    values = in_turns(sizes.rounds, {"beside": beside, "alone": alone})
+    cases = {"dashboards": beside_pages, "stream": beside_stream, "alone": alone}
+    values = in_turns(sizes.rounds, cases)
     name = f"drain beside {DASHBOARDS} open dashboards ÷ alone"
-    yield ratio(name, values["beside"], values["alone"], Target(least=0.95))
-    yield rates(f"beside {DASHBOARDS} dashboards", values["beside"])
-    yield rates("alone", values["alone"])
+    yield ratio(name, values["dashboards"], values["alone"], Target(least=0.95))
+    yield ratio("drain beside a stream of all events ÷ alone", values["stream"], values["alone"])
+    for case in cases:
+        yield rates(case if case == "alone" else f"beside {case}", values[case])

@@ -42,6 +42,11 @@ SCENARIOS = {
         "snapshot held, bare functions, 500 runs, last tenth ÷ first",
     ],
     "finished": ["300 finished ÷ empty", "wf run list", "wf run show"],
+    "operate": [
+        "drain beside 5 open dashboards ÷ alone",
+        "GET /runs/PENDING/why, p95",
+        "from a commit to the stream's event, p95",
+    ],
     "idle": ["ten idle workers"],
     "memory": ["worker's growth over 200 runs", "peak above the start, 300 in one submit_many"],
     "producers": [
