@@ -63,7 +63,10 @@ def _drain(url: str) -> None:
         conn.execute("listen job")
         finished: list[Any] = []
         while True:
-            claimed = conn.execute(EXCHANGE, [finished, BATCH]).fetchall()
+            try:
+                claimed = conn.execute(EXCHANGE, [finished, BATCH]).fetchall()
+            except psycopg.errors.DeadlockDetected:
+                continue  # following what the other has just changed, SKIP LOCKED may wait after all
             for _, payload in claimed:
                 started(json.loads(payload))
             if not claimed and not finished:
