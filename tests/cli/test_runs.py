@@ -47,6 +47,18 @@ def test_json_is_one_document_with_the_names_of_the_table(wf):
     assert shown["events"][0]["workflow_id"] == run_id
 
 
+def test_runs_are_found_by_what_their_payload_contains(wf):
+    run_id = wf("submit", "a.b.v1", '{"customer": {"id": 42}, "n": 1}').out.strip()
+    wf("submit", "a.b.v1", '{"customer": {"id": 43}}')
+
+    found = wf("run", "list", "--payload", '{"customer": {"id": 42}}', "--json").document
+    refused = wf("run", "list", "--payload", "customer")
+
+    assert [one["id"] for one in found["runs"]] == [run_id]
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "is not JSON" in refused.err
+
+
 def test_pages_continue_where_the_page_before_ended(wf):
     ids = [wf("submit", "a.b.v1").out.strip() for _ in range(3)]
 

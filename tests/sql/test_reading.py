@@ -26,9 +26,10 @@ def plant(db: Database, runs: list[dict[str, Any]]) -> None:
     with db.cursor() as cursor:
         cursor.executemany(
             "insert into workflow_run (id, type, status, priority, run_at, created_at, deleted_at, finished_at,"
-            " leased_by, lease_until, is_suspect, parent_id) values (coalesce(%(id)s, uuid7()), %(type)s, %(status)s,"
-            " %(priority)s, %(run_at)s, %(created_at)s, %(deleted_at)s, %(finished_at)s, %(leased_by)s,"
-            " %(lease_until)s, %(is_suspect)s, %(parent_id)s)",
+            " leased_by, lease_until, is_suspect, parent_id, payload)"
+            " values (coalesce(%(id)s, uuid7()), %(type)s, %(status)s, %(priority)s, %(run_at)s, %(created_at)s,"
+            " %(deleted_at)s, %(finished_at)s, %(leased_by)s, %(lease_until)s, %(is_suspect)s, %(parent_id)s,"
+            " %(payload)s::jsonb)",
             runs,
         )
     db.execute("alter table workflow_run enable trigger user")
@@ -53,6 +54,9 @@ def any_run(chance: random.Random, now: datetime) -> dict[str, Any]:
         "lease_until": now if status == "leased" else None,
         "is_suspect": status == "pending" and chance.random() < 0.2,
         "parent_id": None,
+        "payload": chance.choice(
+            ['{"n": 1, "of": {"id": 2}}', '{"n": 1.0, "tags": ["b", "a"]}', "{}", "[1]", "null"]
+        ),
     }
 
 
@@ -72,6 +76,7 @@ def any_filter(chance: random.Random, now: datetime) -> dict[str, Any]:
         "statuses": or_none(chance.sample(STATUSES, k=chance.randrange(4))),
         "created_from": or_none(now - timedelta(seconds=chance.choice([20, 3600, 80_000, 900_000]))),
         "created_before": or_none(now - timedelta(seconds=chance.choice([-60, 20, 3600, 80_000, 900_000]))),
+        "payload": or_none(chance.choice(['{"n": 1}', '{"of": {"id": 2}}', '{"tags": ["a"]}', "{}"])),
     }
 
 
@@ -83,7 +88,8 @@ def selected(db: Database, narrowed: dict[str, Any]) -> set[str]:
         "      where type = p or right(p, 1) = '%%' and left(type, length(p) - 1) = left(p, -1)))"
         " and (%(statuses)s::text[] is null or status = any (%(statuses)s::text[]))"
         " and (%(created_from)s::timestamptz is null or created_at >= %(created_from)s::timestamptz)"
-        " and (%(created_before)s::timestamptz is null or created_at < %(created_before)s::timestamptz)",
+        " and (%(created_before)s::timestamptz is null or created_at < %(created_before)s::timestamptz)"
+        " and (%(payload)s::jsonb is null or payload @> %(payload)s::jsonb)",
         narrowed,
     )
     return {row[0] for row in rows}
@@ -133,7 +139,7 @@ def test_the_exact_list_is_what_a_plain_select_finds_newest_first(db, seed):
         limit = chance.choice([1, 5, 100])
         listed = db.execute(
             "select id::text from list_runs(%(patterns)s, %(statuses)s, %(created_from)s, %(created_before)s, null,"
-            " %(limit)s)",
+            " %(limit)s, %(payload)s)",
             narrowed | {"limit": limit},
         ).fetchall()
 

@@ -123,6 +123,15 @@ def test_the_history_tells_in_whose_name_it_was_done(guarded: TestClient, db: Da
     assert last == ("bob",)
 
 
+def test_who_may_not_read_payloads_may_not_look_for_one(guarded: TestClient, db: Database) -> None:
+    question = f"{API}/runs?payload=%7B%22iban%22%3A%22CH1%22%7D"
+
+    reader, operator = a_key(db, "reader", "one"), a_key(db, "operator", "other")
+
+    assert guarded.get(question, headers=reader).status_code == 403
+    assert guarded.get(question, headers=operator).status_code == 200
+
+
 def test_a_revoked_key_is_no_key_a_moment_later(guarded: TestClient, db: Database) -> None:
     key = a_key(db, "admin")
     assert guarded.get(f"{API}/me", headers=key).json()["role"] == "admin"

@@ -66,6 +66,32 @@ def test_a_list_has_no_payloads_and_goes_on_where_the_page_ended(api: TestClient
     assert "result" not in first["runs"][0]
 
 
+def test_runs_are_found_by_what_their_payload_contains(api: TestClient, db: Database) -> None:
+    wanted = submit(db, "a.b.v1", {"customer": {"id": 42}, "n": 1})
+    submit(db, "a.b.v1", {"customer": {"id": 43}})
+
+    found = api.get(f"{API}/runs", params={"payload": '{"customer":{"id":42}}'})
+
+    assert [run["id"] for run in found.json()["runs"]] == [str(wanted)]
+
+
+@pytest.mark.parametrize("more", [{"worker": "w"}, {"key": "k"}])
+def test_the_few_runs_of_a_key_or_worker_are_not_looked_through(
+    api: TestClient, more: dict[str, str]
+) -> None:
+    said = api.get(f"{API}/runs", params={"payload": "{}", **more})
+
+    assert (said.status_code, said.json()["error"]["code"]) == (400, "invalid_input")
+
+
+@pytest.mark.parametrize("text", ["{", "nothing", '{"a": "\\u0000"}', "[" * 4000])
+def test_a_payload_that_is_no_json_is_said_in_one_line(api: TestClient, text: str) -> None:
+    said = api.get(f"{API}/runs", params={"payload": text})
+
+    assert (said.status_code, said.json()["error"]["code"]) == (400, "invalid_input")
+    assert "\n" not in said.json()["error"]["message"]
+
+
 def test_a_list_takes_several_patterns_and_statuses(api: TestClient, db: Database) -> None:
     wanted = {
         a_run(db, type="a.one.v1"),

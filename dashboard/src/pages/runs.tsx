@@ -27,6 +27,7 @@ interface Filters {
   status: string[];
   worker: string;
   key: string;
+  payload: string;
   last: string;
   from: string;
   before: string;
@@ -38,6 +39,7 @@ const filtersOf = (query: URLSearchParams): Filters => ({
   status: query.getAll("status"),
   worker: query.get("worker") ?? "",
   key: query.get("key") ?? "",
+  payload: query.get("payload") ?? "",
   last: query.get("last") ?? "",
   from: query.get("from") ?? "",
   before: query.get("before") ?? "",
@@ -55,6 +57,7 @@ export function Runs() {
     status: filters.status,
     worker: filters.worker,
     key: filters.key,
+    payload: containedIn(filters.payload),
     created_from: from,
     created_before: before,
     page: filters.page,
@@ -101,6 +104,15 @@ export function Runs() {
         />
         <TextFilter label="worker" value={filters.worker} change={(worker) => change({ worker: worker.trim() })} />
         <TextFilter label="idempotency key" value={filters.key} change={(text) => change({ key: text })} />
+        {mayOperate.value && (
+          <TextFilter
+            label="payload"
+            value={filters.payload}
+            placeholder="customer.id=42"
+            title="A path and its value; or JSON that the payload contains"
+            change={(text) => change({ payload: text.trim() })}
+          />
+        )}
         <label class="filter">
           <span>created</span>
           <select
@@ -130,7 +142,7 @@ export function Runs() {
             class="quiet"
             onClick={() => {
               setPeriod("");
-              change({ pattern: [], status: [], worker: "", key: "", last: "", from: "", before: "" });
+              change({ pattern: [], status: [], worker: "", key: "", payload: "", last: "", from: "", before: "" });
             }}
           >
             clear
@@ -288,7 +300,7 @@ function Bulk(props: { runs: Run[]; filters: Filters; from: string | null; befor
   if (!runs.length) return null;
   const can = (statuses: readonly Status[]) =>
     !filters.status.length || filters.status.some((one) => (statuses as readonly string[]).includes(one));
-  const isBeyond = !!(filters.worker || filters.key);
+  const isBeyond = !!(filters.worker || filters.key || filters.payload);
   const operate = (kind: "cancel" | "reopen") =>
     askToOperate(kind, {
       pattern: filters.pattern.length ? filters.pattern : ["%"],
@@ -307,7 +319,7 @@ function Bulk(props: { runs: Run[]; filters: Filters; from: string | null; befor
               type="button"
               class="quiet"
               disabled={isBeyond}
-              title={isBeyond ? "operations know types, statuses and times; take worker and key away" : undefined}
+              title={isBeyond ? "operations know types, statuses and times; take the other filters away" : undefined}
               onClick={() => void operate(kind)}
             >
               {kind === "cancel" ? "Cancel all…" : "Reopen all…"}
@@ -318,7 +330,15 @@ function Bulk(props: { runs: Run[]; filters: Filters; from: string | null; befor
   );
 }
 
-function TextFilter(props: { label: string; value: string; change: (text: string) => void; list?: string[]; hotkey?: string }) {
+function TextFilter(props: {
+  label: string;
+  value: string;
+  change: (text: string) => void;
+  list?: string[];
+  hotkey?: string;
+  placeholder?: string;
+  title?: string;
+}) {
   const [text, setText] = useState(props.value);
   useEffect(() => setText(props.value), [props.value]);
   const commit = (value: string) => value.trim() !== props.value && props.change(value);
@@ -331,6 +351,8 @@ function TextFilter(props: { label: string; value: string; change: (text: string
         size={Math.min(40, Math.max(14, text.length + 2))}
         list={props.list ? id : undefined}
         data-hotkey={props.hotkey}
+        placeholder={props.placeholder}
+        title={props.title}
         autoComplete="off"
         autoCapitalize="off"
         spellcheck={false}
@@ -370,6 +392,25 @@ function completions(types: TypeSummary[]): string[] {
   }
   const many = [...prefixes].filter(([, n]) => n > 1).map(([prefix]) => prefix);
   return [...new Set([...many, ...types.map((one) => one.type)])].sort().slice(0, 500);
+}
+
+/** The JSON that a payload is to contain: written as it is, or as a path and its value, customer.id=42. */
+function containedIn(text: string): string {
+  const [, path, value] = /^([^={["]+)=(.*)$/s.exec(text) ?? [];
+  if (path === undefined || value === undefined) return text;
+  return path
+    .trim()
+    .split(".")
+    .reduceRight((inner, name) => `{${JSON.stringify(name)}:${inner}}`, isJson(value) ? value : JSON.stringify(value));
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function periodOf(filters: Filters): [string | null, string | null] {

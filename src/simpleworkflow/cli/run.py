@@ -9,7 +9,7 @@ from uuid import UUID
 
 import click
 
-from simpleworkflow.cli.arguments import Moment, RunId
+from simpleworkflow.cli.arguments import Moment, RunId, read_payload
 from simpleworkflow.cli.output import (
     event_document,
     json_option,
@@ -53,6 +53,7 @@ def run() -> None:
     "--since", metavar="TIME", type=Moment(may_be_ago=True), help="Created then or later; 2h: 2 hours ago."
 )
 @click.option("--before", metavar="TIME", type=Moment(may_be_ago=True), help="Created earlier than that.")
+@click.option("--payload", metavar="JSON", help="""What the payload contains: '{"customer": {"id": 42}}'.""")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Runs on a page.")
 @click.option(
     "--page", metavar="TOKEN", type=RunId(), help="Where the page before said that the next begins."
@@ -66,6 +67,7 @@ def list_(
     statuses: Sequence[Status],
     since: datetime | None,
     before: datetime | None,
+    payload: str | None,
     limit: int,
     page: UUID | None,
     look_at_all: bool,
@@ -81,6 +83,7 @@ def list_(
             status=statuses or None,
             created_from=since,
             created_before=before,
+            payload=None if payload is None else read_payload(payload),
             limit=limit,
             page=page,
             look_at_all=look_at_all,

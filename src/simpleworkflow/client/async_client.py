@@ -189,6 +189,7 @@ class AsyncClient(AsyncOversight, AsyncOperating):
         status: verbs.Statuses | None = None,
         created_from: datetime | None = None,
         created_before: datetime | None = None,
+        payload: Any = None,
         page: UUID | str | None = None,
         limit: int = 50,
         look_at_all: bool = False,
@@ -200,6 +201,7 @@ class AsyncClient(AsyncOversight, AsyncOperating):
                 status=status,
                 created_from=created_from,
                 created_before=created_before,
+                payload=payload,
                 page=page,
                 limit=limit,
                 look_at_all=look_at_all,
@@ -213,6 +215,7 @@ class AsyncClient(AsyncOversight, AsyncOperating):
         status: verbs.Statuses | None = None,
         created_from: datetime | None = None,
         created_before: datetime | None = None,
+        payload: Any = None,
     ) -> AsyncIterator[Run]:
         """Yield all the runs that ``list`` would show, page after page."""
         next_page = None
@@ -222,6 +225,7 @@ class AsyncClient(AsyncOversight, AsyncOperating):
                 status=status,
                 created_from=created_from,
                 created_before=created_before,
+                payload=payload,
                 page=next_page,
                 limit=200,
             )

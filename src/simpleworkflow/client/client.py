@@ -282,14 +282,16 @@ class Client(Oversight, Operating):
         status: verbs.Statuses | None = None,
         created_from: datetime | None = None,
         created_before: datetime | None = None,
+        payload: Any = None,
         page: UUID | str | None = None,
         limit: int = 50,
         look_at_all: bool = False,
     ) -> RunPage:
         """Return a page of runs, newest first.
 
-        ``pattern`` is a type, a prefix that ends in ``%``, or several of them; ``status`` one or several.  The
-        next page is that with ``page=found.next_page``; pages never overlap, however many runs are added.
+        ``pattern`` is a type, a prefix that ends in ``%``, or several of them; ``status`` one or several;
+        ``payload`` what theirs contain: ``{"customer": {"id": 42}}`` finds all runs of that customer.  The next page
+        is that with ``page=found.next_page``; pages never overlap, however many runs are added.
 
         It is quick also where few runs match, or none: it looks at 10,000 runs at most, and returns what it found with
         a ``next_page`` that looks on.  So a page, even an empty one, is the last only if its ``next_page`` is
@@ -304,6 +306,7 @@ class Client(Oversight, Operating):
                 status=status,
                 created_from=created_from,
                 created_before=created_before,
+                payload=payload,
                 page=page,
                 limit=limit,
                 look_at_all=look_at_all,
@@ -317,6 +320,7 @@ class Client(Oversight, Operating):
         status: verbs.Statuses | None = None,
         created_from: datetime | None = None,
         created_before: datetime | None = None,
+        payload: Any = None,
     ) -> Iterator[Run]:
         """Yield all the runs that ``list`` would show, page after page, however far apart they are."""
         next_page = None
@@ -326,6 +330,7 @@ class Client(Oversight, Operating):
                 status=status,
                 created_from=created_from,
                 created_before=created_before,
+                payload=payload,
                 page=next_page,
                 limit=200,
             )

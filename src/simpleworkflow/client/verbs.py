@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from simpleworkflow import statements
-from simpleworkflow.codec import bound_text
+from simpleworkflow.codec import bound_text, encode_payload
 from simpleworkflow.database import Statement
 from simpleworkflow.errors import (
     InvalidInput,
@@ -176,6 +176,7 @@ def list_page(
     created_before: datetime | None,
     page: UUID | str | None,
     limit: int,
+    payload: Any = None,
     look_at_all: bool = False,
     is_brief: bool = False,
 ) -> Plan[RunPage]:
@@ -186,6 +187,7 @@ def list_page(
             check_time(name, time)
     patterns, statuses = as_patterns(pattern), as_statuses(status)
     before = None if page is None else as_run_id(page, "page")
+    contained = None if payload is None else encode_payload(payload)
     runs: list[Run] = []
     looked_at = 0
     while True:
@@ -197,6 +199,7 @@ def list_page(
             before=before,
             limit=limit - len(runs),
             looks=LISTED_AT_ONCE,
+            payload=contained,
             is_brief=is_brief,
         )
         runs += found.runs

@@ -902,7 +902,7 @@ CREATE FUNCTION workflow.find_key(p_key text) RETURNS SETOF uuid
   select run.id from workflow.workflow_run as run where run.idempotency_key = p_key and run.deleted_at is null
 $$;
 
-CREATE FUNCTION workflow.find_runs(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_looks integer DEFAULT 10000, p_look_seconds double precision DEFAULT 0.025, OUT ids uuid[], OUT next_before uuid, OUT looked_at bigint, OUT looked_back_to timestamp with time zone) RETURNS record
+CREATE FUNCTION workflow.find_runs(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_looks integer DEFAULT 10000, p_look_seconds double precision DEFAULT 0.025, p_payload jsonb DEFAULT NULL::jsonb, OUT ids uuid[], OUT next_before uuid, OUT looked_at bigint, OUT looked_back_to timestamp with time zone) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -913,6 +913,7 @@ CREATE FUNCTION workflow.find_runs(p_patterns text[] DEFAULT NULL::text[], p_sta
     SET random_page_cost TO '0'
     AS $_$
 declare
+  c_looks_untimed constant int := case when p_payload is null then 500 else 20 end;
   c_above_all constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
   -- The first id that was made later than p_created_before.
   v_later uuid := case when p_looks is not null then workflow.first_id_at(p_created_before + interval '1 ms') end;
@@ -943,7 +944,8 @@ begin
         from unnest(p_patterns) as pattern), 'false') || ')';
   end if;
   v_match := v_match || case when p_created_from is not null then ' and run.created_at >= $2' else '' end
-                     || case when p_created_before is not null then ' and run.created_at < $3' else '' end;
+                     || case when p_created_before is not null then ' and run.created_at < $3' else '' end
+                     || case when p_payload is not null then ' and run.payload @> $4' else '' end;
 
   -- Each status its own query, where an index of its runs helps; else all runs.
   if p_statuses is not null and not 'succeeded' = any (p_statuses) then
@@ -973,7 +975,7 @@ begin
       into v_query
       from unnest(v_sources) as source;
     exit when v_query is null;  -- nothing can match
-    for v_id, v_created_at, v_is_match in execute v_query using v_few, p_created_from, p_created_before loop
+    for v_id, v_created_at, v_is_match in execute v_query using v_few, p_created_from, p_created_before, p_payload loop
       looked_at := looked_at + 1;
       if v_is_match then
         if cardinality(ids) = p_limit then
@@ -984,7 +986,7 @@ begin
         ids := ids || v_id;
       end if;
       looked_back_to := case when not v_is_later then v_created_at end;
-      if looked_at = p_looks or looked_at % 500 = 0 and clock_timestamp() >= v_deadline then
+      if looked_at = p_looks or looked_at % c_looks_untimed = 0 and clock_timestamp() >= v_deadline then
         next_before := v_id;
         return;
       end if;
@@ -1615,7 +1617,7 @@ CREATE FUNCTION workflow.list_operations(p_id uuid DEFAULT NULL::uuid, p_limit i
    limit p_limit
 $$;
 
-CREATE FUNCTION workflow.list_page(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_looks integer DEFAULT 10000, p_look_seconds double precision DEFAULT 0.025) RETURNS TABLE(run workflow.workflow_run, next_before uuid, looked_at bigint, looked_back_to timestamp with time zone)
+CREATE FUNCTION workflow.list_page(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_looks integer DEFAULT 10000, p_look_seconds double precision DEFAULT 0.025, p_payload jsonb DEFAULT NULL::jsonb) RETURNS TABLE(run workflow.workflow_run, next_before uuid, looked_at bigint, looked_back_to timestamp with time zone)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1625,7 +1627,7 @@ begin
   select found.ids, found.next_before, found.looked_at, found.looked_back_to
     into v_ids, next_before, looked_at, looked_back_to
     from workflow.find_runs(p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit, p_looks,
-                            p_look_seconds) as found;
+                            p_look_seconds, p_payload) as found;
   if cardinality(v_ids) = 0 then
     return next;
   end if;
@@ -1657,7 +1659,7 @@ CREATE FUNCTION workflow.list_policies() RETURNS TABLE(pattern text, keeps_event
    order by policy.pattern not like '%\%', length(policy.pattern), policy.pattern
 $$;
 
-CREATE FUNCTION workflow.list_runs(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50) RETURNS SETOF workflow.workflow_run
+CREATE FUNCTION workflow.list_runs(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_payload jsonb DEFAULT NULL::jsonb) RETURNS SETOF workflow.workflow_run
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -1668,7 +1670,7 @@ begin
                               workflow.readable_columns('workflow.workflow_run'))
     using (select found.ids
              from workflow.find_runs(p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit,
-                                     p_looks => null, p_look_seconds => null) as found);
+                                     p_looks => null, p_look_seconds => null, p_payload => p_payload) as found);
 end
 $_$;
 

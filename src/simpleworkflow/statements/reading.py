@@ -82,17 +82,19 @@ def list_page(
     before: UUID | None,
     limit: int,
     looks: int,
+    payload: str | None = None,
     is_brief: bool = False,
 ) -> Statement[RunsFound]:
     """Return up to ``limit`` runs that come after ``before``, newest first, found among the next ``looks`` runs.
 
-    ``is_brief``: without payload and result, and of an error only its first 500 characters.
+    ``payload``: the JSON that theirs contain.  ``is_brief``: without payload and result, and of an error only its
+    first 500 characters.
     """
     columns = _BRIEF_COLUMNS if is_brief else _RUN_COLUMNS
     return Statement(
         f"select next_before::text, looked_at, looked_back_to, {columns} "
         "from {schema}.list_page(%s::text[], %s::text[], %s::text::timestamptz, "
-        "%s::text::timestamptz, %s::text::uuid, %s::int, %s::int) as page",
+        "%s::text::timestamptz, %s::text::uuid, %s::int, %s::int, p_payload => %s::text::jsonb) as page",
         (
             None if patterns is None else list(patterns),
             None if statuses is None else list(statuses),
@@ -101,6 +103,7 @@ def list_page(
             before and str(before),
             limit,
             looks,
+            payload,
         ),
         _read_page,
         is_repeatable=True,

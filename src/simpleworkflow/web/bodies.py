@@ -59,6 +59,7 @@ class RunsQuery(In):
     key: Annotated[str, Meta(min_length=1, max_length=400)] | None = None
     created_from: Annotated[datetime, Meta(tz=True)] | None = None
     created_before: Annotated[datetime, Meta(tz=True)] | None = None
+    payload: Annotated[str, Meta(min_length=1, max_length=4000)] | None = None
     page: UUID | None = None
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
 

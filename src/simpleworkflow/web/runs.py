@@ -31,9 +31,16 @@ from simpleworkflow.web.routes import Call, Route, answer
 __all__ = ["ROUTES"]
 
 
+_CONTENTS_HINT = "ask with a key of the role operator"
+
+
 async def list_runs(call: Call) -> Response:
     """Answer a page of runs."""
     query: RunsQuery = call.query
+    if query.payload is not None and not call.shows_contents:
+        raise ApiError(
+            "not_permitted", "payload: who may not read payloads may not look for one", _CONTENTS_HINT
+        )
     if query.worker is not None or query.key is not None:
         return _answer_page(call, RunPage(await _known_runs(call, query), None))
     page: RunPage = await call.read(
@@ -42,6 +49,7 @@ async def list_runs(call: Call) -> Response:
             status=query.status or None,
             created_from=query.created_from,
             created_before=query.created_before,
+            payload=None if query.payload is None else JsonText(query.payload),
             page=query.page,
             limit=query.limit,
             is_brief=True,
@@ -59,6 +67,8 @@ async def _known_runs(call: Call, query: RunsQuery) -> list[Run]:
     """Return the run of a key, or those that a worker holds, where the other filters let it through."""
     if query.page is not None:
         raise ApiError("invalid_input", "page: the runs of a key or of a worker are one page; leave it out")
+    if query.payload is not None:
+        raise ApiError("invalid_input", "payload: the runs of a key or of a worker are few; leave it out")
     if query.key is not None:
         runs: list[Run] = await call.read(overseeing.runs_with_key(query.key))
     else:

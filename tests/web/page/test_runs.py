@@ -44,6 +44,21 @@ def test_filters_are_in_the_address_and_narrow_the_list(open_page: Open, databas
     expect(page.locator("tbody tr")).to_have_count(1)
 
 
+def test_runs_are_found_by_a_path_in_their_payload(open_page: Open, database: Database) -> None:
+    type_ = a_type()
+    wanted = submit(database, type_, {"customer": {"id": 42}})
+    other = submit(database, type_, {"customer": {"id": 43}})
+    page = open_page(f"runs?pattern={type_}")
+
+    page.get_by_label("payload").fill("customer.id=42")
+    page.keyboard.press("Enter")
+
+    expect(page.locator(f'a[href$="{other}"]')).to_have_count(0)
+    expect(page.locator(f'tbody a[href$="{wanted}"]').first).to_be_visible()
+    expect(page).to_have_url(re.compile("payload=customer.id"))
+    expect(page.get_by_role("button", name="Cancel all…")).to_be_disabled()
+
+
 def test_a_run_is_cancelled_with_its_reason(open_page: Open, database: Database) -> None:
     run_id = submit(database)
     page = open_page(f"runs/{run_id}")

@@ -85,6 +85,9 @@ $fn$;
 --
 -- Where p_looks bounds it, looking begins at the ids made before p_created_before.  Those above come last: runs with an
 -- id from elsewhere, or recorded in a transaction that had begun before that time.
+--
+-- p_payload: only runs whose payload contains it (jsonb's @>).  Each payload that is looked at is read for that, so the
+-- time is asked for after each 20.
 create function {schema}.find_runs(
   p_patterns text[] default null,
   p_statuses text[] default null,
@@ -94,11 +97,13 @@ create function {schema}.find_runs(
   p_limit int default 50,
   p_looks int default 10000,
   p_look_seconds double precision default 0.025,
+  p_payload jsonb default null,
   out ids uuid[], out next_before uuid, out looked_at bigint, out looked_back_to timestamptz)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 set seq_page_cost = 0 set random_page_cost = 0 as $fn$
 declare
+  c_looks_untimed constant int := case when p_payload is null then 500 else 20 end;
   c_above_all constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
   -- The first id that was made later than p_created_before.
   v_later uuid := case when p_looks is not null then {schema}.first_id_at(p_created_before + interval '1 ms') end;
@@ -129,7 +134,8 @@ begin
         from unnest(p_patterns) as pattern), 'false') || ')';
   end if;
   v_match := v_match || case when p_created_from is not null then ' and run.created_at >= $2' else '' end
-                     || case when p_created_before is not null then ' and run.created_at < $3' else '' end;
+                     || case when p_created_before is not null then ' and run.created_at < $3' else '' end
+                     || case when p_payload is not null then ' and run.payload @> $4' else '' end;
 
   -- Each status its own query, where an index of its runs helps; else all runs.
   if p_statuses is not null and not 'succeeded' = any (p_statuses) then
@@ -159,7 +165,7 @@ begin
       into v_query
       from unnest(v_sources) as source;
     exit when v_query is null;  -- nothing can match
-    for v_id, v_created_at, v_is_match in execute v_query using v_few, p_created_from, p_created_before loop
+    for v_id, v_created_at, v_is_match in execute v_query using v_few, p_created_from, p_created_before, p_payload loop
       looked_at := looked_at + 1;
       if v_is_match then
         if cardinality(ids) = p_limit then
@@ -170,7 +176,7 @@ begin
         ids := ids || v_id;
       end if;
       looked_back_to := case when not v_is_later then v_created_at end;
-      if looked_at = p_looks or looked_at % 500 = 0 and clock_timestamp() >= v_deadline then
+      if looked_at = p_looks or looked_at % c_looks_untimed = 0 and clock_timestamp() >= v_deadline then
         next_before := v_id;
         return;
       end if;
@@ -191,7 +197,8 @@ create function {schema}.list_runs(
   p_created_from timestamptz default null,
   p_created_before timestamptz default null,
   p_before uuid default null,
-  p_limit int default 50)
+  p_limit int default 50,
+  p_payload jsonb default null)
 returns setof {schema}.workflow_run
 language plpgsql stable set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set jit = off as $fn$
@@ -200,7 +207,7 @@ begin
                               {schema}.readable_columns('{schema}.workflow_run'))
     using (select found.ids
              from {schema}.find_runs(p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit,
-                                     p_looks => null, p_look_seconds => null) as found);
+                                     p_looks => null, p_look_seconds => null, p_payload => p_payload) as found);
 end
 $fn$;
 
@@ -213,7 +220,8 @@ create function {schema}.list_page(
   p_before uuid default null,
   p_limit int default 50,
   p_looks int default 10000,
-  p_look_seconds double precision default 0.025)
+  p_look_seconds double precision default 0.025,
+  p_payload jsonb default null)
 returns table (run {schema}.workflow_run, next_before uuid, looked_at bigint, looked_back_to timestamptz)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $fn$
 declare
@@ -222,7 +230,7 @@ begin
   select found.ids, found.next_before, found.looked_at, found.looked_back_to
     into v_ids, next_before, looked_at, looked_back_to
     from {schema}.find_runs(p_patterns, p_statuses, p_created_from, p_created_before, p_before, p_limit, p_looks,
-                            p_look_seconds) as found;
+                            p_look_seconds, p_payload) as found;
   if cardinality(v_ids) = 0 then
     return next;
   end if;
