@@ -24,6 +24,7 @@ INNER = {
         "walk_runs",
         "operation_filter",
         "change_runs",
+        "left_of",
         "is_disabled",
         "lock_in_lanes",
         "lock_due_runs",

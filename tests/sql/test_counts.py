@@ -289,6 +289,11 @@ def test_a_fold_of_a_part_leaves_the_rest_to_the_next(
     assert folded == [3, 1, 0]
 
 
+def test_a_fold_of_nothing_is_refused(db: Database) -> None:
+    with pytest.raises(psycopg.Error, match="p_limit: expected 1 or more, got 0"):
+        db.execute("select fold(0)")
+
+
 def test_a_fold_that_is_undone_has_not_been(db: Database) -> None:
     type_ = a_type()
     submit(db, type_)
@@ -399,6 +404,24 @@ def test_a_copy_on_another_server_folds_all_the_same(db: Database, from_xid: str
     assert folded == 1
     submit(db, type_)
     assert counts(db) == {(type_, "pending"): 3}
+
+
+def test_a_copy_that_is_folded_in_parts_loses_nothing(db: Database) -> None:
+    type_ = a_type()
+    db.execute(
+        "update workflow_fold set from_xid = '4611686018427387904', server_id = server_id + 1, open_xids = '{}'"
+    )
+    for _ in range(3):
+        submit(db, type_)
+    db.execute(
+        "update workflow_delta set xid = '4611686018427387905' where ctid = (select min(ctid) from workflow_delta)"
+    )
+
+    while ask(db, fold_counts(limit=1)):
+        assert counts(db) == {(type_, "pending"): 3}
+    submit(db, type_)
+
+    assert counts(db) == {(type_, "pending"): 4} == present(db)
 
 
 # ── recount ────────────────────────────────────────────────────────────────────────────────────────

@@ -220,6 +220,35 @@ def test_a_run_that_was_locked_is_reached_when_it_is_free_and_holds_up_nobody(db
     assert (ended.state, ended.matched, ended.changed) == ("finished", 2, 2)
 
 
+def test_a_run_that_is_locked_for_a_moment_alone_is_tried_again(db, connection):
+    first = submit(db)
+    operation, holder = operate(db), connection()
+    with holder.transaction():
+        holder.execute("select from workflow_run where id = %s for update", [first])
+        carry(db)  # counts
+        assert carry(db).state == "running"
+
+    ended = carry_out(db, operation)
+
+    assert (ended.state, ended.matched, ended.done, ended.changed) == ("finished", 1, 1, 1)
+
+
+def test_a_run_that_is_reopened_and_claimed_in_the_same_pass_is_not_cancelled_twice(db):
+    type_ = a_type()
+    first, second = submit(db, type_), submit(db, type_)
+    operation = operate(db, pattern=type_)
+    while "cancelled" not in (status_of(db, first), status_of(db, second)):
+        carry(db, limit=1)
+    cancelled = first if status_of(db, first) == "cancelled" else second
+    reopen(db, cancelled)
+    assert cancelled in {held.id for held in claim_many(db, patterns=[type_])}
+
+    ended = carry_out(db, operation, limit=1)
+
+    assert status_of(db, cancelled) == "leased"
+    assert (ended.state, ended.matched, ended.changed) == ("finished", 2, 2)
+
+
 def test_a_run_that_stays_locked_does_not_keep_it_from_ending(db, connection):
     first = submit(db)
     operation, holder = operate(db), connection()

@@ -322,7 +322,8 @@ STATEMENTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "list_operations": ("select * from list_operations()", READS, None),
     "walk_runs": ("select walk_runs('cancel', '{}', now(), '{}', 1, 1)", NOBODY, None),
     "operation_filter": ("select operation_filter('cancel', '{b.v1}', null, null, null)", NOBODY, None),
-    "change_runs": ("select change_runs(null, '{<pending>}', false)", NOBODY, None),
+    "change_runs": ("select change_runs(null, '{<pending>}')", NOBODY, None),
+    "left_of": ("select left_of(null, '{<pending>}')", NOBODY, None),
     "cancel_for": ("select cancel_for('{<pending>}', 'why', '{}')", NOBODY, None),
     "reopen_for": ("select reopen_for('{<failed>}', 1, 'why', '{}')", NOBODY, None),
     "replace_policy": ("select replace_policy('b.%', false, false)", NOBODY, None),
@@ -516,6 +517,17 @@ TRICKS = (
             for returning in ("", "returning set_config('workflow.transition', '', true)")
         )
         for transition in ("claim", "finish", "heartbeat", "extend", "expire", "release", "reopen", "cancel")
+    }
+    | {
+        f"workflow.transition becomes {transition!r} between the last row and its event": (
+            (
+                "with changed as (update workflow_run set status = 'cancelled' where id = '<pending>' returning id)"
+                f" select set_config('workflow.transition', '{transition}', true),"
+                " set_config('workflow.operation', '{\"by\": \"somebody else\"}', true)"
+                " from (select count(*) from changed) as all_of_it"
+            ),
+        )
+        for transition in ("claim", "cancel", "reopen", "prune")
     }
     | {
         "the audit of inserts on a table of one's own": (

@@ -21,6 +21,7 @@ from builders import (
     release,
     reopen,
     retry,
+    rewrite,
     submit,
 )
 from simpleworkflow import statements
@@ -45,6 +46,17 @@ def a_suspect(db: Database, **options: object) -> str:
     cancel(db, other)
     assert state_of(db, run_id) == (2, 2, True)
     return run_id
+
+
+def test_a_suspect_that_is_paused_empties_no_worker(db: Database) -> None:
+    run_id = a_suspect(db)
+    rewrite(db, run_id, "updated_at = now() - interval '1 minute'")
+    waiting = "select has_suspect_waiting('{%}', clock_timestamp())"
+    assert db.execute(waiting).fetchone() == (True,)
+
+    db.execute("select pause(type) from workflow_run where id = %s", [run_id])
+
+    assert db.execute(waiting).fetchone() == (False,)
 
 
 def test_the_first_crash_lets_a_run_be_claimed_with_others_as_before(db: Database) -> None:

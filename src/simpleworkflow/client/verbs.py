@@ -188,8 +188,7 @@ def list_page(
     patterns, statuses = as_patterns(pattern), as_statuses(status)
     before = None if page is None else as_run_id(page, "page")
     contained = None if payload is None else encode_payload(payload)
-    runs: list[Run] = []
-    looked_at = 0
+    runs, looked_at = list[Run](), 0
     while True:
         found: statements.RunsFound = yield statements.list_page(
             patterns=patterns,
@@ -299,11 +298,8 @@ def count_prunable(
     look_at_all: bool = False,
 ) -> Plan[PrunableCount]:
     """Count what there is to prune, as far as one look goes; or part after part, none of which takes long."""
-    seconds, patterns, statuses = (
-        check_duration("older_than", older_than),
-        as_patterns(pattern),
-        _ended(status),
-    )
+    seconds = check_duration("older_than", older_than)
+    patterns, statuses = as_patterns(pattern), _ended(status)
     runs, reached_at = 0, None
     while True:
         part: statements.Counted = yield statements.count_prunable_runs(

@@ -229,7 +229,7 @@ CREATE FUNCTION workflow.beat_workers(p_workers text[], p_held integer[]) RETURN
 begin
   return query
   update workflow.workflow_worker as worker
-     set seen_at = clock_timestamp(), held = coalesce(beaten.held, 0)
+     set seen_at = clock_timestamp(), held = greatest(0, coalesce(beaten.held, 0))
     from (select * from unnest(p_workers, p_held) as named (id, held) order by named.id) as beaten
    where worker.id = any (p_workers)
      and worker.id = beaten.id
@@ -294,6 +294,7 @@ declare
   v_runs int;
   v_walk jsonb;
   v_changed int := 0;
+  v_left int := 0;
   v_in_pass int;
   v_error text;
 begin
@@ -323,7 +324,8 @@ begin
                             case when v_pass > 0 then p_looks else 2 * p_looks end) as walked;
   if v_pass > 0 then
     begin
-      v_changed := workflow.change_runs(v_op, v_ids, v_pass > 1);
+      v_changed := workflow.change_runs(v_op, v_ids);
+      v_left := (select count(*) from workflow.left_of(v_op, v_ids));
     exception when others then
       -- What may be over the next time: the connection, its resources, an operator, a conflict of two transactions.
       if left(sqlstate, 2) in ('08', '40', '53', '55', '57', '58') then
@@ -331,7 +333,7 @@ begin
       end if;
       v_error := format('%s (SQLSTATE %s)', sqlerrm, sqlstate);
     end;
-    v_runs := v_changed;
+    v_runs := v_changed + v_left;
   end if;
   v_in_pass := v_in_pass + v_runs;
   perform set_config('workflow.transition', 'operation', true);
@@ -339,7 +341,7 @@ begin
   update workflow.workflow_operation as operation
      set started_at = coalesce(operation.started_at, v_now),
          matched = case when v_pass = 0 and v_walk is null then v_in_pass else operation.matched end,
-         done = operation.done + case v_pass when 0 then 0 when 1 then cardinality(v_ids) else v_changed end,
+         done = operation.done + case v_pass when 0 then 0 when 1 then cardinality(v_ids) - v_left else v_changed end,
          changed = operation.changed + v_changed,
          cursor = case when v_walk is not null
                        then jsonb_build_object('pass', v_pass, 'runs', v_in_pass, 'walk', v_walk)
@@ -375,7 +377,7 @@ CREATE TABLE workflow.workflow_operation (
     done bigint DEFAULT 0 NOT NULL,
     changed bigint DEFAULT 0 NOT NULL,
     requested_by text DEFAULT SESSION_USER NOT NULL,
-    on_behalf_of text DEFAULT NULLIF(current_setting('workflow.on_behalf_of'::text, true), ''::text),
+    on_behalf_of text DEFAULT NULLIF("left"(current_setting('workflow.on_behalf_of'::text, true), 200), ''::text),
     requested_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     started_at timestamp with time zone,
     ended_at timestamp with time zone,
@@ -390,7 +392,7 @@ CREATE TABLE workflow.workflow_operation (
 
 COMMENT ON TABLE workflow.workflow_operation IS 'Changes of all the runs that a filter matches: who asked for what, why, and how far it has come.';
 
-CREATE FUNCTION workflow.change_runs(p_operation workflow.workflow_operation, p_ids uuid[], p_is_again boolean) RETURNS integer
+CREATE FUNCTION workflow.change_runs(p_operation workflow.workflow_operation, p_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -404,14 +406,12 @@ declare
   v_ids uuid[] := array(
     select run.id
       from workflow.workflow_run as run
-     where run.id = any (p_ids)
+     where run.id in (select one.id from workflow.left_of(p_operation, p_ids) as one)
        and run.status = any (array(select jsonb_array_elements_text(p_operation.filter -> 'status')))
-       and not (p_is_again and exists (
-             select from workflow.workflow_event as event
-              where event.workflow_id = run.id and event.event_type in ('cancelled', 'reopened')
-                and event.data ->> 'operation' = p_operation.id::text))
+       and run.deleted_at is null
+       and (p_operation.kind <> 'reopen' or run.finished_at <= p_operation.requested_at)
      order by run.id
-       for update skip locked);
+       for update of run skip locked);
 begin
   if p_operation.kind = 'cancel' then
     return (select count(*) from workflow.cancel_for(v_ids, p_operation.reason, v_name) as done where done.changed);
@@ -804,6 +804,7 @@ declare
   v_worker text;
   v_has_others boolean;
 begin
+  p_dead := array_remove(coalesce(p_dead, '{}'), null);
   for v_worker in
     select distinct run.leased_by
       from workflow.workflow_run as run
@@ -1123,6 +1124,9 @@ declare
   v_from xid8;
   v_going_on xid8[];
 begin
+  if p_limit < 1 then
+    raise exception using errcode = 'WF002', message = format('p_limit: expected 1 or more, got %s', p_limit);
+  end if;
   -- A row lock costs a transaction id and a flush: not where there is nothing to do.
   if v_now < (select fold.folded_at from workflow.workflow_fold as fold) + make_interval(secs => p_pause_seconds) then
     return null;
@@ -1210,7 +1214,10 @@ begin
   v_from := case when v_is_partial then greatest(v_fold.from_xid, v_last) else pg_snapshot_xmax(v_snapshot) end;
   v_going_on := array(select pg_snapshot_xip(v_snapshot)) || pg_current_xact_id();
   update workflow.workflow_fold as fold
-     set from_xid = v_from, server_id = v_server_id, folded_at = v_now,
+     set from_xid = v_from, folded_at = v_now,
+         -- What a copy brought along is looked at until all of it is folded: its transactions are not this server's.
+         server_id = case when v_is_partial and v_fold.server_id is distinct from v_server_id then v_fold.server_id
+                          else v_server_id end,
          open_xids = array(select distinct left_by.xid
                              from unnest(v_going_on || case when v_is_partial then v_fold.open_xids end) as left_by (xid)
                             where left_by.xid < v_from
@@ -1326,7 +1333,8 @@ CREATE FUNCTION workflow.guard_transition() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if current_user <> (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid) then
+  if current_user <> (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid)
+     and (tg_nargs = 0 or current_setting('workflow.transition', true) <> '') then
     raise exception using errcode = 'WF001',
       message = 'workflow.transition is set, but only the functions of this schema may make a transition',
       hint = 'reset workflow.transition and call the function instead';
@@ -1412,7 +1420,13 @@ CREATE FUNCTION workflow.has_suspect_waiting(p_patterns text[], p_now timestamp 
               and run.updated_at < p_now - interval '10 seconds'
               and exists (
                     select from unnest(p_patterns) as pattern
-                     where pattern = run.type or pattern like '%\%' and starts_with(run.type, left(pattern, -1))))
+                     where pattern = run.type or pattern like '%\%' and starts_with(run.type, left(pattern, -1)))
+              and not exists (
+                    select from workflow.workflow_registry as disabled
+                     where not disabled.is_enabled
+                       and (disabled.workflow_name = run.type
+                            or disabled.workflow_name like '%\%'
+                               and starts_with(run.type, left(disabled.workflow_name, -1)))))
          and not exists (
            select from workflow.workflow_run as run where run.status = 'leased' and run.is_suspect)
 $$;
@@ -1499,6 +1513,24 @@ $$;
 CREATE FUNCTION workflow.is_disabled(p_type text, p_disabled text[]) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (EXISTS (SELECT FROM unnest(is_disabled.p_disabled) name(name) WHERE ((name.name = is_disabled.p_type) OR ((name.name ~~ '%\%'::text) AND starts_with(is_disabled.p_type, "left"(name.name, '-1'::integer))))));
+
+CREATE FUNCTION workflow.left_of(p_operation workflow.workflow_operation, p_ids uuid[]) RETURNS TABLE(id uuid)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select run.id
+    from workflow.workflow_run as run
+   where run.id = any (p_ids)
+     and run.status = any (array(select jsonb_array_elements_text(p_operation.filter -> 'status')))
+     and not exists (
+           select from workflow.workflow_event as event
+            where event.workflow_id = run.id and event.event_type in ('cancelled', 'reopened')
+              and event.data ->> 'operation' = p_operation.id::text)
+$$;
 
 CREATE FUNCTION workflow.line_before(p_run workflow.workflow_run, p_patterns text[], p_at_most integer, OUT same_lane bigint, OUT better_priority bigint, OUT is_exact boolean) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -2768,7 +2800,7 @@ begin
     perform set_config('workflow.transition', 'operation', true);
     update workflow.workflow_operation as operation
        set state = 'stopped', ended_at = clock_timestamp(), carried_by = null, carried_until = null,
-           stopped_by = coalesce(nullif(current_setting('workflow.on_behalf_of', true), ''), session_user)
+           stopped_by = coalesce(nullif(left(current_setting('workflow.on_behalf_of', true), 200), ''), session_user)
      where operation.id = p_id;
     perform set_config('workflow.transition', '', true);
   end if;
@@ -3991,6 +4023,8 @@ CREATE TRIGGER a_guard_transition BEFORE UPDATE ON workflow.workflow_run FOR EAC
 
 CREATE TRIGGER a_guard_transition_after AFTER UPDATE ON workflow.workflow_run FOR EACH STATEMENT WHEN ((current_setting('workflow.transition'::text, true) <> ''::text)) EXECUTE FUNCTION workflow.guard_transition();
 
+CREATE TRIGGER a_guard_transition_end AFTER UPDATE ON workflow.workflow_run FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'owner'::name)) EXECUTE FUNCTION workflow.guard_transition('at the end');
+
 CREATE TRIGGER a_guard_update BEFORE UPDATE ON workflow.workflow_run FOR EACH ROW WHEN (((COALESCE(current_setting('workflow.transition'::text, true), ''::text) = ''::text) OR (CURRENT_USER <> 'owner'::name))) EXECUTE FUNCTION workflow.guard_update();
 
 CREATE TRIGGER apply_policy BEFORE INSERT ON workflow.workflow_run FOR EACH ROW WHEN (false) EXECUTE FUNCTION workflow.apply_policy();
@@ -4027,7 +4061,7 @@ REVOKE ALL ON FUNCTION workflow.cancel_for(p_ids uuid[], p_reason text, p_operat
 
 REVOKE ALL ON FUNCTION workflow.carry_operation(p_carrier text, p_limit integer, p_looks integer, p_lease_seconds double precision) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION workflow.change_runs(p_operation workflow.workflow_operation, p_ids uuid[], p_is_again boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workflow.change_runs(p_operation workflow.workflow_operation, p_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer, p_lanes text, p_look boolean) FROM PUBLIC;
 
@@ -4068,6 +4102,8 @@ REVOKE ALL ON FUNCTION workflow.guard_update() FROM PUBLIC;
 REVOKE ALL ON FUNCTION workflow.heartbeat(p_worker text, p_ids uuid[], p_tokens bigint[], p_seconds double precision, p_explicit boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.is_deleted_on_success(p_type text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION workflow.left_of(p_operation workflow.workflow_operation, p_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.list_keys() FROM PUBLIC;
 

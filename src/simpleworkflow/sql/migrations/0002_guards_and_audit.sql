@@ -166,7 +166,8 @@ create trigger audit_insert after insert on {schema}.workflow_run
 create function {schema}.guard_transition() returns trigger language plpgsql
   set search_path = pg_catalog, pg_temp as $fn$
 begin
-  if current_user <> (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid) then
+  if current_user <> (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid)
+     and (tg_nargs = 0 or current_setting('workflow.transition', true) <> '') then
     raise exception using errcode = 'WF001',
       message = 'workflow.transition is set, but only the functions of this schema may make a transition',
       hint = 'reset workflow.transition and call the function instead';
@@ -182,6 +183,16 @@ create trigger a_guard_transition before update on {schema}.workflow_run
 create trigger a_guard_transition_after after update on {schema}.workflow_run
   for each statement when (current_setting('workflow.transition', true) <> '')
   execute function {schema}.guard_transition();
+-- Or after its last row, before the events are written: whether that has happened is asked then.
+do $do$
+begin
+  execute format($sql$
+    create trigger a_guard_transition_end after update on {schema}.workflow_run
+      for each statement when (current_user <> %L)
+      execute function {schema}.guard_transition('at the end')
+  $sql$, current_user);
+end
+$do$;
 
 -- A plain UPDATE may cancel, may change priority, run_at and payload of a pending run, and may hide or show
 -- (deleted_at) a run that nobody executes.  updated_at is the database's: what is written to it is replaced.

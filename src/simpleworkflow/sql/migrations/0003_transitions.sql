@@ -390,7 +390,7 @@ begin
 end
 $fn$;
 
--- Whether a suspect has waited for ten seconds, and nobody runs one now.
+-- Whether a suspect that may be claimed has waited for ten seconds, and nobody runs one now.
 create function {schema}.has_suspect_waiting(p_patterns text[], p_now timestamptz) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $fn$
   select exists (
@@ -399,7 +399,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $fn$
               and run.updated_at < p_now - interval '10 seconds'
               and exists (
                     select from unnest(p_patterns) as pattern
-                     where pattern = run.type or pattern like '%\%' and starts_with(run.type, left(pattern, -1))))
+                     where pattern = run.type or pattern like '%\%' and starts_with(run.type, left(pattern, -1)))
+              and not exists (
+                    select from {schema}.workflow_registry as disabled
+                     where not disabled.is_enabled
+                       and (disabled.workflow_name = run.type
+                            or disabled.workflow_name like '%\%'
+                               and starts_with(run.type, left(disabled.workflow_name, -1)))))
          and not exists (
            select from {schema}.workflow_run as run where run.status = 'leased' and run.is_suspect)
 $fn$;
@@ -776,6 +782,7 @@ declare
   v_worker text;
   v_has_others boolean;
 begin
+  p_dead := array_remove(coalesce(p_dead, '{}'), null);
   for v_worker in
     select distinct run.leased_by
       from {schema}.workflow_run as run

@@ -168,6 +168,9 @@ declare
   v_from xid8;
   v_going_on xid8[];
 begin
+  if p_limit < 1 then
+    raise exception using errcode = 'WF002', message = format('p_limit: expected 1 or more, got %s', p_limit);
+  end if;
   -- A row lock costs a transaction id and a flush: not where there is nothing to do.
   if v_now < (select fold.folded_at from {schema}.workflow_fold as fold) + make_interval(secs => p_pause_seconds) then
     return null;
@@ -255,7 +258,10 @@ begin
   v_from := case when v_is_partial then greatest(v_fold.from_xid, v_last) else pg_snapshot_xmax(v_snapshot) end;
   v_going_on := array(select pg_snapshot_xip(v_snapshot)) || pg_current_xact_id();
   update {schema}.workflow_fold as fold
-     set from_xid = v_from, server_id = v_server_id, folded_at = v_now,
+     set from_xid = v_from, folded_at = v_now,
+         -- What a copy brought along is looked at until all of it is folded: its transactions are not this server's.
+         server_id = case when v_is_partial and v_fold.server_id is distinct from v_server_id then v_fold.server_id
+                          else v_server_id end,
          open_xids = array(select distinct left_by.xid
                              from unnest(v_going_on || case when v_is_partial then v_fold.open_xids end) as left_by (xid)
                             where left_by.xid < v_from

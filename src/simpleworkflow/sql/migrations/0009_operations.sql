@@ -13,7 +13,7 @@ create table {schema}.workflow_operation (
   done           bigint      not null default 0,
   changed        bigint      not null default 0,
   requested_by   text        not null default session_user,
-  on_behalf_of   text        default nullif(current_setting('workflow.on_behalf_of', true), ''),
+  on_behalf_of   text        default nullif(left(current_setting('workflow.on_behalf_of', true), 200), ''),
   requested_at   timestamptz not null default clock_timestamp(),
   started_at     timestamptz,
   ended_at       timestamptz,
@@ -248,7 +248,7 @@ begin
     perform set_config('workflow.transition', 'operation', true);
     update {schema}.workflow_operation as operation
        set state = 'stopped', ended_at = clock_timestamp(), carried_by = null, carried_until = null,
-           stopped_by = coalesce(nullif(current_setting('workflow.on_behalf_of', true), ''), session_user)
+           stopped_by = coalesce(nullif(left(current_setting('workflow.on_behalf_of', true), 200), ''), session_user)
      where operation.id = p_id;
     perform set_config('workflow.transition', '', true);
   end if;
@@ -287,6 +287,7 @@ declare
   v_runs int;
   v_walk jsonb;
   v_changed int := 0;
+  v_left int := 0;
   v_in_pass int;
   v_error text;
 begin
@@ -316,7 +317,8 @@ begin
                             case when v_pass > 0 then p_looks else 2 * p_looks end) as walked;
   if v_pass > 0 then
     begin
-      v_changed := {schema}.change_runs(v_op, v_ids, v_pass > 1);
+      v_changed := {schema}.change_runs(v_op, v_ids);
+      v_left := (select count(*) from {schema}.left_of(v_op, v_ids));
     exception when others then
       -- What may be over the next time: the connection, its resources, an operator, a conflict of two transactions.
       if left(sqlstate, 2) in ('08', '40', '53', '55', '57', '58') then
@@ -324,7 +326,7 @@ begin
       end if;
       v_error := format('%s (SQLSTATE %s)', sqlerrm, sqlstate);
     end;
-    v_runs := v_changed;
+    v_runs := v_changed + v_left;
   end if;
   v_in_pass := v_in_pass + v_runs;
   perform set_config('workflow.transition', 'operation', true);
@@ -332,7 +334,7 @@ begin
   update {schema}.workflow_operation as operation
      set started_at = coalesce(operation.started_at, v_now),
          matched = case when v_pass = 0 and v_walk is null then v_in_pass else operation.matched end,
-         done = operation.done + case v_pass when 0 then 0 when 1 then cardinality(v_ids) else v_changed end,
+         done = operation.done + case v_pass when 0 then 0 when 1 then cardinality(v_ids) - v_left else v_changed end,
          changed = operation.changed + v_changed,
          cursor = case when v_walk is not null
                        then jsonb_build_object('pass', v_pass, 'runs', v_in_pass, 'walk', v_walk)
@@ -353,9 +355,23 @@ begin
 end
 $fn$;
 
+-- Those of these runs that an operation is still to change: not those that it has changed, and somebody has changed back,
+-- as far as their events are kept.
+create function {schema}.left_of(p_operation {schema}.workflow_operation, p_ids uuid[]) returns table (id uuid)
+language sql stable set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $fn$
+  select run.id
+    from {schema}.workflow_run as run
+   where run.id = any (p_ids)
+     and run.status = any (array(select jsonb_array_elements_text(p_operation.filter -> 'status')))
+     and not exists (
+           select from {schema}.workflow_event as event
+            where event.workflow_id = run.id and event.event_type in ('cancelled', 'reopened')
+              and event.data ->> 'operation' = p_operation.id::text)
+$fn$;
+
 -- Change those of these runs that nobody else has locked, in the name of who asked for the operation; return how many.
--- p_is_again: not those that it has changed before, and somebody has changed back.
-create function {schema}.change_runs(p_operation {schema}.workflow_operation, p_ids uuid[], p_is_again boolean)
+create function {schema}.change_runs(p_operation {schema}.workflow_operation, p_ids uuid[])
 returns int
 language plpgsql set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $fn$
@@ -365,14 +381,12 @@ declare
   v_ids uuid[] := array(
     select run.id
       from {schema}.workflow_run as run
-     where run.id = any (p_ids)
+     where run.id in (select one.id from {schema}.left_of(p_operation, p_ids) as one)
        and run.status = any (array(select jsonb_array_elements_text(p_operation.filter -> 'status')))
-       and not (p_is_again and exists (
-             select from {schema}.workflow_event as event
-              where event.workflow_id = run.id and event.event_type in ('cancelled', 'reopened')
-                and event.data ->> 'operation' = p_operation.id::text))
+       and run.deleted_at is null
+       and (p_operation.kind <> 'reopen' or run.finished_at <= p_operation.requested_at)
      order by run.id
-       for update skip locked);
+       for update of run skip locked);
 begin
   if p_operation.kind = 'cancel' then
     return (select count(*) from {schema}.cancel_for(v_ids, p_operation.reason, v_name) as done where done.changed);
@@ -397,5 +411,5 @@ $fn$;
 
 revoke execute on function
   {schema}.walk_runs, {schema}.operation_filter, {schema}.operate, {schema}.count_operable, {schema}.stop_operation,
-  {schema}.next_upkeep, {schema}.carry_operation, {schema}.change_runs
+  {schema}.next_upkeep, {schema}.carry_operation, {schema}.left_of, {schema}.change_runs
   from public;

@@ -112,7 +112,7 @@ set enable_seqscan = off set jit = off as $fn$
 begin
   return query
   update {schema}.workflow_worker as worker
-     set seen_at = clock_timestamp(), held = coalesce(beaten.held, 0)
+     set seen_at = clock_timestamp(), held = greatest(0, coalesce(beaten.held, 0))
     from (select * from unnest(p_workers, p_held) as named (id, held) order by named.id) as beaten
    where worker.id = any (p_workers)
      and worker.id = beaten.id
