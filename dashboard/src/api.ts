@@ -25,6 +25,9 @@ export const isLockedOut = signal(false);
 /** Since when the server does not answer; null while it does. */
 export const disconnectedSince = signal<number | null>(null);
 
+/** When it last answered anything: tells one slow answer from a server that is away. */
+let answeredAt = 0;
+
 /** How far the server's clock is ahead of this browser's, milliseconds; less than 2 s counts as none. */
 export const clockAhead = signal(0);
 
@@ -50,10 +53,12 @@ async function ask(method: string, path: string, body?: string, abort?: AbortSig
     text = await answer.text();
   } catch (error) {
     if (abort?.aborted) throw error;
+    if ((error as Error).name === "TimeoutError" && answeredAt > sentAt) throw new ApiError(tooSlow(method));
     disconnectedSince.value ??= Date.now();
     const message = "The server does not answer.";
     throw new ApiError({ code: "disconnected", message, hint: "Is wf server still running?", status: 0 });
   }
+  answeredAt = Date.now();
   disconnectedSince.value = null;
   compareClocks(answer.headers.get("date"), sentAt);
   if (!answer.ok) throw new ApiError(problemOf(answer, text));
@@ -65,6 +70,16 @@ async function ask(method: string, path: string, body?: string, abort?: AbortSig
     throw new ApiError({ code: "unreadable", message: "The answer is not JSON.", hint: null, status: answer.status });
   }
 }
+
+const tooSlow = (method: string): Problem => ({
+  code: "too_slow",
+  message: `The server has not answered this within ${TIMEOUT_MILLISECONDS / 1000} s.`,
+  hint:
+    method === "GET"
+      ? "It answers other questions: the database is slow with this one."
+      : "It may be done all the same: look before you try again.",
+  status: 0,
+});
 
 function problemOf(answer: Response, text: string): Problem {
   let error: Partial<Problem> = {};

@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { duration, rate } from "./format";
 import type { Percentiles } from "./model";
+import { None } from "./parts";
 import { isDark } from "./theme";
 
 export interface Line {
@@ -96,7 +97,7 @@ const timeOfDay = (seconds: number): string => {
 
 /** From the half to the slowest hundredth, on a logarithmic line from 1 ms to `most`. */
 export function Spread({ of, most, what }: { of: Percentiles | null | undefined; most: number; what: string }) {
-  if (!of || !of.count || of.p50 == null) return <span class="soft">–</span>;
+  if (!of || !of.count || of.p50 == null) return <None />;
   const least = 0.001;
   const x = (seconds: number | null) =>
     4 + (112 * Math.log(Math.max(least, seconds ?? least) / least)) / Math.log(Math.max(most, 0.1) / least);

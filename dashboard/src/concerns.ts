@@ -25,9 +25,11 @@ export function concernsIn({ stats, types, pauses, workers, findings, seconds }:
   const found: Concern[] = [];
   const running = workers?.filter((one) => one.state === "running") ?? null;
   const pending = stats?.runs.pending ?? 0;
+  // What is due later needs no worker yet.
+  const isDue = stats != null && oldestDue(stats, types, pauses) !== null;
   if (running && !running.length && pending)
     found.push({
-      severity: "error",
+      severity: isDue ? "error" : "notice",
       says: `No worker is running; ${plural(pending, "run")} ${pending === 1 ? "is" : "are"} pending.`,
       does: "workers",
       to: href("workers"),
@@ -96,6 +98,13 @@ function ofType(one: TypeSummary, running: WorkerInfo[] | null, seconds: number)
       to: href("runs", { pattern: one.type, status: "pending" }),
     });
   return found;
+}
+
+/** For how many seconds the oldest run has been due that no pause holds back; null: there is none. */
+export function oldestDue(stats: Stats, types: TypeSummary[] | null, pauses: Pause[] | null): number | null {
+  if (!types || !pauses?.length) return stats.oldest_due_seconds;
+  const waits = types.flatMap((one) => (one.is_enabled && one.oldest_due_seconds != null ? [one.oldest_due_seconds] : []));
+  return waits.length ? Math.max(...waits) : null;
 }
 
 /** How many runs a pause holds back. */

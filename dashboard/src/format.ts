@@ -44,7 +44,7 @@ export function distance(seconds: number): string {
   const words =
     s < 1 ? "now"
     : s < 60 ? `${Math.floor(s)} s`
-    : s < 3600 ? `${Math.floor(s / 60)} min`
+    : s < 7200 ? `${Math.floor(s / 60)} min`
     : s < 172_800 ? `${Math.floor(s / 3600)} h`
     : `${Math.floor(s / 86_400)} d`;
   return words === "now" ? words : seconds < 0 ? `in ${words}` : `${words} ago`;

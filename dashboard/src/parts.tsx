@@ -59,6 +59,21 @@ export const Count = ({ of }: { of: number | string | null | undefined }) => (
   </span>
 );
 
+/** What is not there; the small screen leaves it out. */
+export const None = () => <span class="soft none">–</span>;
+
+/** A dotted name that, where it must be broken, breaks after a dot. */
+export const Dotted = ({ name }: { name: string }) => (
+  <bdi>
+    {name.split(/(?<=\.)/).map((part, index) => (
+      <Fragment key={index}>
+        {index > 0 && <wbr />}
+        {part}
+      </Fragment>
+    ))}
+  </bdi>
+);
+
 export const RunLink = ({ id, whole }: { id: string; whole?: boolean }) => (
   <a class="mono" href={href(`runs/${id}`)} title={id}>
     {whole ? id : shortId(id)}
@@ -107,16 +122,14 @@ export const Empty = ({ title, children }: { title: string; children?: Component
 );
 
 /** One clear line and its remedy; `again` where it may help. */
-export function ProblemNote({ problem, again, what }: { problem: Problem; again?: () => void; what?: string }) {
+export function ProblemNote({ problem, again }: { problem: Problem; again?: () => void }) {
   if (problem.code === "disconnected") return null; // the banner says it, once for all
-  const missing = problem.status === 404 && problem.code === "not_found" && what;
   return (
     <div class="problem" role="alert">
       <Shape of="failed" />
       <div>
-        <strong>{missing ? `This server does not tell ${what}.` : problem.message}</strong>
-        {problem.hint && !missing && <p>{problem.hint}</p>}
-        {missing && <p>It answered: {problem.message}</p>}
+        <strong>{problem.message}</strong>
+        {problem.hint && <p>{problem.hint}</p>}
         {problem.status === 403 && <p>Your key’s role may not do this; ask for one that may.</p>}
       </div>
       {again && (
@@ -132,7 +145,7 @@ export function ProblemNote({ problem, again, what }: { problem: Problem; again?
 export function Answer<T>({ live, what, children }: { live: Live<T>; what: string; children: (answer: T) => ComponentChildren }) {
   return (
     <Fragment>
-      {live.problem && <ProblemNote problem={live.problem} again={live.again} what={what} />}
+      {live.problem && <ProblemNote problem={live.problem} again={live.again} />}
       {live.answer !== null ? children(live.answer) : live.problem ? null : <Loading what={what} />}
     </Fragment>
   );
@@ -150,7 +163,6 @@ export const Loading = ({ what }: { what: string }) => (
 
 export interface Column<T> {
   name: string;
-  /** Kept off the small screen's cards. */
   isNumber?: boolean;
   cell: (row: T) => ComponentChildren;
   class?: string;

@@ -3,11 +3,14 @@ import { useMemo, useState } from "preact/hooks";
 import { Chart, type Line } from "../chart";
 import { count, duration, plural, rate } from "../format";
 import { useLive } from "../live";
-import type { Finding, Stats, TypesAnswer, WorkerInfo } from "../model";
+import type { Finding, Stats, TypeSummary, TypesAnswer, WorkerInfo } from "../model";
 import { Answer, Choice, Empty, Page, Shape, WINDOWS } from "../parts";
 import { href } from "../router";
-import { type Concern, concernsIn } from "../concerns";
+import { type Concern, concernsIn, oldestDue } from "../concerns";
 import { TypeTable } from "./types";
+
+const TYPES_MAX = 12;
+const CONCERNS_MAX = 8;
 
 export function Now() {
   const [seconds, setSeconds] = useState<number>(300);
@@ -25,6 +28,7 @@ export function Now() {
     seconds,
   });
   const isKnown = !!(stats.answer && types.answer && workers.answer && health.answer);
+  const hasMore = (types.answer?.types.length ?? 0) > TYPES_MAX;
 
   return (
     <Page
@@ -36,19 +40,22 @@ export function Now() {
       <Answer live={stats} what="its figures">
         {(answer) => (
           <>
-            <Tiles stats={answer} workers={alive} />
+            <Tiles stats={answer} types={types.answer} workers={alive} />
             <Throughput stats={answer} />
           </>
         )}
       </Answer>
       <section aria-labelledby="by-type">
         <h2 id="by-type">
-          By type <a class="more" href={href("types")}>pause, resume, all figures</a>
+          By type{" "}
+          <a class="more" href={href("types")}>
+            {hasMore ? `all ${count(types.answer?.types.length)} types` : "all figures"}, pause, resume
+          </a>
         </h2>
         <Answer live={types} what="its types">
           {(answer) =>
             answer.types.length ? (
-              <TypeTable types={answer.types.slice(0, 12)} isShort />
+              <TypeTable types={telling(answer.types)} isShort />
             ) : (
               <Empty title="No types yet.">Start a worker, or submit a run: its type then stands here.</Empty>
             )
@@ -60,6 +67,14 @@ export function Now() {
   );
 }
 
+/** The types that need somebody or move, by name as always, so that rows keep their places. */
+function telling(types: TypeSummary[]): TypeSummary[] {
+  const rank = ({ runs, rates, oldest_due_seconds }: TypeSummary) =>
+    (rates.failed ? 8 : 0) + (oldest_due_seconds == null ? 0 : 4) + (runs.leased ? 2 : 0) + (rates.succeeded ? 1 : 0);
+  const first = new Set([...types].sort((a, b) => rank(b) - rank(a)).slice(0, TYPES_MAX));
+  return types.filter((one) => first.has(one));
+}
+
 function Concerns({ concerns, isKnown }: { concerns: Concern[]; isKnown: boolean }) {
   if (!concerns.length)
     return isKnown ? (
@@ -69,7 +84,7 @@ function Concerns({ concerns, isKnown }: { concerns: Concern[]; isKnown: boolean
     ) : null;
   return (
     <ul class="concerns" aria-label="what needs you">
-      {concerns.slice(0, 8).map((one) => (
+      {concerns.slice(0, CONCERNS_MAX).map((one) => (
         <li key={one.says} class={`is-${one.severity}`}>
           <Shape of={one.severity === "error" ? "failed" : one.severity === "warning" ? "warning" : "notice"} />
           <span>
@@ -78,6 +93,7 @@ function Concerns({ concerns, isKnown }: { concerns: Concern[]; isKnown: boolean
           <a href={one.to}>{one.does}</a>
         </li>
       ))}
+      {concerns.length > CONCERNS_MAX && <li class="soft">and {count(concerns.length - CONCERNS_MAX)} more, none of them worse</li>}
     </ul>
   );
 }
@@ -95,12 +111,12 @@ function Tile(props: { name: string; value: string; unit?: string; says: preact.
   );
 }
 
-function Tiles({ stats, workers }: { stats: Stats; workers: WorkerInfo[] | null }) {
+function Tiles({ stats, types, workers }: { stats: Stats; types: TypesAnswer | null; workers: WorkerInfo[] | null }) {
   const { runs, rates } = stats;
   const [done, doneUnit] = rate((rates.succeeded ?? 0) + (rates.failed ?? 0) + (rates.cancelled ?? 0));
   const [failing, failingUnit] = rate(rates.failed);
   const slots = workers?.reduce((sum, one) => sum + (one.concurrency ?? 0), 0) ?? 0;
-  const oldest = stats.oldest_due_seconds;
+  const oldest = oldestDue(stats, types?.types ?? null, types?.pauses ?? null);
   const due = stats.due == null ? null : `${stats.due_is_exact === false ? "≥ " : ""}${count(stats.due)} due`;
   return (
     <div class="tiles">
@@ -115,7 +131,7 @@ function Tiles({ stats, workers }: { stats: Stats; workers: WorkerInfo[] | null 
       <Tile
         name="oldest due"
         value={oldest == null ? "none" : duration(oldest)}
-        says={oldest == null ? "nothing due waits" : "waits for a worker"}
+        says={oldest != null ? "waits for a worker" : stats.oldest_due_seconds == null ? "nothing due waits" : "but for what is paused"}
         tone={oldest != null && oldest > 60 ? "is-warning" : ""}
         to={href("runs", { status: "pending" })}
       />
@@ -131,7 +147,7 @@ function Tiles({ stats, workers }: { stats: Stats; workers: WorkerInfo[] | null 
         name="workers"
         value={workers ? count(workers.length) : "–"}
         says={workers ? (workers.length ? `${plural(new Set(workers.map((one) => one.host)).size, "host")}` : "none is running") : "not known"}
-        tone={workers && !workers.length ? "is-error" : ""}
+        tone={workers && !workers.length && oldest != null ? "is-error" : ""}
         to={href("workers")}
       />
     </div>

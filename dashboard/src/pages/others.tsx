@@ -5,7 +5,7 @@ import { tell } from "../dialog";
 import { count, exact, plural } from "../format";
 import { useLive } from "../live";
 import type { Finding, Operation, Schedule, WorkerInfo } from "../model";
-import { Ago, Answer, type Column, Empty, Foreign, Page, RunLink, Shape, Table } from "../parts";
+import { Ago, Answer, type Column, Dotted, Empty, Foreign, Page, RunLink, Shape, Table } from "../parts";
 import { href } from "../router";
 import { mayOperate } from "../session";
 
@@ -51,7 +51,7 @@ const workerColumns: Column<WorkerInfo>[] = [
   },
   {
     name: "worker",
-    class: "main",
+    class: "main host",
     cell: (one) => (
       <>
         <a class="row-link" href={href("runs", { worker: one.id })} title={one.id}>
@@ -71,7 +71,7 @@ const workerColumns: Column<WorkerInfo>[] = [
         {one.patterns.slice(0, 6).map((pattern) => (
           <li key={pattern}>
             <a href={href("runs", { pattern })}>
-              <Foreign text={pattern} />
+              <Dotted name={pattern} />
             </a>
           </li>
         ))}
@@ -102,7 +102,7 @@ const workerColumns: Column<WorkerInfo>[] = [
             <li key={run.id}>
               <RunLink id={run.id} />{" "}
               <span class="soft">
-                {run.type}, <Ago at={run.leased_at} />
+                <Ago at={run.leased_at} />, {run.type}
               </span>
             </li>
           ))}
@@ -125,7 +125,7 @@ const workerColumns: Column<WorkerInfo>[] = [
 export function Schedules() {
   const live = useLive<{ schedules: Schedule[] }>("schedules", 5);
   return (
-    <Page title="Schedules" says="Recurring intents: a cron expression, its time zone, and the run that each tick makes.">
+    <Page title="Schedules" says="Recurring intents: a cron expression, its time zone, and the type of its runs. They are only recorded: nothing carries them out yet.">
       <Answer live={live} what="its schedules">
         {(answer) =>
           answer.schedules.length ? (
@@ -228,7 +228,7 @@ function OperationCard({ operation, again }: { operation: Operation; again: () =
           {state}
         </span>
         <a class="row-link" href={href(`operations/${operation.id}`)}>
-          {operation.kind} {matched == null ? "all that match" : `${exact(matched)} runs`}
+          {operation.kind} {matched == null ? "all that match" : `${exact(matched)} ${matched === 1 ? "run" : "runs"}`}
         </a>
         {isOpen && mayOperate.value && (
           <button type="button" class="danger small" onClick={() => void stop()}>

@@ -6,7 +6,7 @@ import { clock, duration, plural } from "../format";
 import { JsonView, LongText } from "../jsonview";
 import { now, useLive } from "../live";
 import type { Run, RunEvent, Why } from "../model";
-import { Ago, Answer, Copy, Empty, Foreign, Page, ProblemNote, RunLink, Shape, StatusMark } from "../parts";
+import { Ago, Answer, Copy, Empty, Foreign, Loading, Page, ProblemNote, RunLink, Shape, StatusMark } from "../parts";
 import { href } from "../router";
 import { mayOperate } from "../session";
 import { type Attempt, attemptsIn, inWords, progressIn, spanOf } from "../timeline";
@@ -84,8 +84,12 @@ function Whole({ run, turn }: { run: Run; turn: unknown }) {
         </h2>
         {attempts.length ? (
           <Bars run={run} attempts={attempts} events={events} />
-        ) : (
-          <p class="soft">{run.attempt && isKnown ? "Its events are not kept." : "None yet."}</p>
+        ) : !run.attempt ? (
+          <p class="soft">None yet.</p>
+        ) : isKnown ? (
+          <p class="soft">Its events are not kept.</p>
+        ) : problem ? null : (
+          <Loading what="its attempts" />
         )}
       </section>
 
@@ -118,10 +122,10 @@ function Whole({ run, turn }: { run: Run; turn: unknown }) {
         <h2 id="events">
           Events <span class="soft">{events.length ? plural(events.length, "event") : ""}</span>
         </h2>
-        {problem && <ProblemNote problem={problem} what="its events" />}
-        <Events events={events} />
+        {problem && <ProblemNote problem={problem} />}
+        {events.length > 0 && <Events events={events} />}
         {isCut && <p class="soft">Only the first {plural(EVENTS_MAX, "event")} are shown; <code>wf run show</code> has all.</p>}
-        {!isKnown && !problem && <p class="soft">Asking for its events…</p>}
+        {!isKnown && !problem && <Loading what="its events" />}
         {isKnown && !events.length && !problem && <Empty title="No events.">A policy of its type keeps none, or they have been pruned.</Empty>}
       </section>
     </div>
@@ -165,7 +169,7 @@ function WhyNote({ run }: { run: Run }) {
   const isOver = ENDED.has(run.status);
   const live = useLive<Why>(isOver ? null : `runs/${run.id}/why`, 3);
   if (isOver) return null;
-  if (live.problem && !live.answer) return <ProblemNote problem={live.problem} what="why a run does not run" />;
+  if (live.problem && !live.answer) return <ProblemNote problem={live.problem} />;
   if (!live.answer) return null;
   const { reason, says, remedy } = live.answer;
   return (

@@ -7,7 +7,7 @@ import { ask } from "../dialog";
 import { duration, plural, rate } from "../format";
 import { useLive } from "../live";
 import type { TypesAnswer, TypeSummary } from "../model";
-import { Ago, Answer, Choice, type Column, Count, Empty, Foreign, Page, Shape, Table, WINDOWS } from "../parts";
+import { Ago, Answer, Choice, type Column, Count, Dotted, Empty, Foreign, None, Page, Shape, Table, WINDOWS } from "../parts";
 import { href } from "../router";
 import { mayOperate } from "../session";
 
@@ -90,7 +90,7 @@ export function TypeTable({ types, isShort, again }: { types: TypeSummary[]; isS
       cell: (one) => (
         <>
           <a class="row-link type" href={href("runs", { pattern: one.type })}>
-            {one.type}
+            <Dotted name={one.type} />
           </a>
           {!one.is_enabled && (
             <div>
@@ -113,9 +113,9 @@ export function TypeTable({ types, isShort, again }: { types: TypeSummary[]; isS
       isNumber: true,
       cell: (one) =>
         one.oldest_due_seconds == null ? (
-          <span class="soft">–</span>
+          <None />
         ) : (
-          <span class={one.oldest_due_seconds > 60 ? "tone-warning" : ""}>{duration(one.oldest_due_seconds)}</span>
+          <span class={one.is_enabled && one.oldest_due_seconds > 60 ? "tone-warning" : ""}>{duration(one.oldest_due_seconds)}</span>
         ),
     },
     { name: "running", isNumber: true, cell: (one) => runs(one, "leased") },
@@ -162,7 +162,7 @@ function success(one: TypeSummary) {
       {all ? (
         <span class={percent < 99 ? "tone-failed" : ""}>{percent === 100 ? "100" : percent.toFixed(1)} %</span>
       ) : (
-        <span class="soft">–</span>
+        <None />
       )}
       {!!one.rates.retried && <div class="soft" title="retried">↻ {rate(one.rates.retried).join("")}</div>}
     </>
