@@ -18,7 +18,7 @@ from conftest import Server, a_schema
 
 pytest.importorskip("simpleworkflow.web.app", reason="needs what `wf server` needs: pip install --group dev")
 pytest.importorskip("playwright", reason="the browser tests need Playwright: pip install --group dev")
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WF = str(Path(sys.executable).parent / "wf")
@@ -147,3 +147,16 @@ def open_page(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
         assert page.evaluate("window.__violations") == []
         assert page.evaluate("window.__ran") is None
         context.close()
+
+
+def withhold(page: Page, pattern: str) -> list[Route]:
+    """Let no request to what matches ``pattern`` be answered; return those that were made, as they come."""
+    made: list[Route] = []
+
+    def keep(
+        route: Route,
+    ) -> None:  # Playwright sets an attribute on its handlers: a bound `append` takes none
+        made.append(route)
+
+    page.route(pattern, keep)
+    return made

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from builders import Database, a_held_run, a_run, a_type, finish, progress, status_of, submit
 from waits import until
+from web.page.conftest import withhold
 
 expect.set_options(timeout=20_000)
 Open = Callable[..., Page]
@@ -220,7 +221,110 @@ def test_results_and_errors_of_a_worker_are_shown(open_page: Open, database: Dat
 def test_a_run_that_is_not_there_is_said_in_one_line(open_page: Open) -> None:
     page = open_page("runs/00000000-0000-7000-8000-000000000000")
 
-    expect(page.get_by_role("alert")).to_contain_text("run")
+    expect(page.get_by_role("alert").locator("strong")).to_have_text(
+        "run 00000000-0000-7000-8000-000000000000 does not exist"
+    )
+
+
+def test_a_change_of_some_that_breaks_off_says_how_many_were_changed(
+    open_page: Open, database: Database
+) -> None:
+    type_ = a_type()
+    runs = [submit(database, type_) for _ in range(3)]
+    page = open_page(f"runs?pattern={type_}")
+    page.get_by_label("select all").check()
+    asked: list[str] = []
+
+    def break_off_the_second(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) == 2:
+            route.fulfill(status=503, json={"error": {"code": "unavailable", "message": "out of order"}})
+        else:
+            route.continue_()
+
+    page.route("**/cancel", break_off_the_second)
+
+    page.get_by_role("button", name="Cancel 3…").click()
+    page.get_by_role("button", name="Cancel 3 runs").click()
+
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("alert")).to_contain_text("1 of 3 cancelled, then: out of order")
+    assert sorted(status_of(database, run_id) for run_id in runs) == ["cancelled", "pending", "pending"]
+
+
+def test_events_that_are_still_asked_for_are_not_said_to_be_missing(
+    open_page: Open, database: Database
+) -> None:
+    held = a_held_run(database)
+    page = open_page("runs")
+    kept = withhold(page, "**/events?*")
+
+    page.goto(f"{page.url.removesuffix('runs')}runs/{held.id}")
+
+    expect(page.get_by_role("status").filter(has_text="loading its events")).to_have_count(1)
+    expect(page.get_by_role("status").filter(has_text="loading its attempts")).to_have_count(1)
+    expect(page.locator("main")).not_to_contain_text("No events.")
+    expect(page.locator("main")).not_to_contain_text("None yet.")
+    kept[0].continue_()
+    expect(page.locator(".events li")).to_have_count(2)
+    expect(page.locator(".bars .bar")).to_have_count(1)
+
+
+def test_a_run_that_is_due_later_says_when_and_raises_no_alarm(open_page: Open, database: Database) -> None:
+    row = database.execute(
+        "select id from submit(%s, '{}'::jsonb, p_delay_seconds => 7100)", [a_type()]
+    ).fetchone()
+    assert row is not None
+
+    page = open_page(f"runs/{row[0]}")
+
+    expect(page.locator(".run-state")).to_contain_text("due in 118 min")
+    expect(page.get_by_label("why")).to_contain_text("it is due in 1 h 58 min")
+    expect(page.get_by_label("why")).not_to_have_class(re.compile("needs-you"))
+
+
+# The page waits 30 s for an answer; the test, as long as it says.
+WAITS_SHORTLY = (
+    "{ const after = AbortSignal.timeout.bind(AbortSignal); AbortSignal.timeout = () => after(1000); }"
+)
+
+
+def test_one_question_without_an_answer_is_said_where_it_was_asked(
+    open_page: Open, database: Database
+) -> None:
+    page = open_page("runs")
+    page.context.add_init_script(WAITS_SHORTLY)
+    withhold(page, "**/why")
+
+    page.goto(f"{page.url.removesuffix('runs')}runs/{submit(database)}")
+
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("The server has not answered this within 30 s.")
+    expect(page.locator(".live")).to_contain_text("live")
+    expect(page.locator(".disconnected")).to_have_count(0)
+
+
+def test_a_change_without_an_answer_may_be_done_all_the_same(open_page: Open, database: Database) -> None:
+    run_id = submit(database)
+    page = open_page("runs")
+    page.context.add_init_script(WAITS_SHORTLY)
+    withhold(page, "**/cancel")
+    page.goto(f"{page.url.removesuffix('runs')}runs/{run_id}")
+
+    page.get_by_role("button", name="Cancel…").click()
+    page.get_by_role("button", name="Cancel this run").click()
+
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("It may be done all the same")
+
+
+def test_a_server_that_is_silent_is_away(open_page: Open) -> None:
+    page = open_page("runs")
+    page.context.add_init_script(WAITS_SHORTLY)
+    withhold(page, "**/api/v1/**")
+
+    page.reload()
+
+    expect(page.locator(".disconnected")).to_contain_text("The server does not answer")
 
 
 def hidden(page: Page, value: bool) -> Any:

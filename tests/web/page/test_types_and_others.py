@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from builders import Database, a_run, a_type, cancel, connect, status_of, submit
 from conftest import Server, a_schema
 from simpleworkflow.web.keys import digest_of, make_key
-from web.page.conftest import serving
+from web.page.conftest import serving, withhold
 
 expect.set_options(timeout=20_000)
 Open = Callable[..., Page]
@@ -82,6 +82,43 @@ def test_what_is_due_later_and_handled_by_nobody_is_no_alarm_yet(open_page: Open
     expect(concerns.filter(has_text=later)).to_have_class("is-notice")
 
 
+def test_now_says_nothing_until_all_is_known_and_alarms_nobody_until_a_run_is_due(
+    open_page: Open, server: Server
+) -> None:
+    with a_schema(server) as url, connect(url) as conn, serving(url) as address:
+        page = open_page("schedules", at=address)
+        kept = withhold(page, "**/health")
+        page.goto(address)
+        expect(page.locator(".tile")).to_have_count(6)
+        expect(page.locator("main")).to_contain_text("No types yet.")
+        expect(page.locator(".concerns")).to_have_count(0)
+        kept[0].fulfill(json={"findings": []})
+        expect(page.get_by_role("status").filter(has_text="All is well")).to_be_visible()
+
+        concern = page.get_by_role("list", name="what needs you").locator("li", has_text="No worker is")
+        conn.execute("select from submit('later.v1', '{}'::jsonb, p_delay_seconds => 3600)")
+        expect(concern).to_have_class("is-notice")
+        conn.execute("select pause('held.%', 'not yet')")
+        submit(conn, "held.v1")
+        expect(page.locator(".tile", has_text="oldest due")).to_contain_text("but for what is paused")
+        expect(concern).to_have_class("is-notice")
+        submit(conn, "due.v1")
+        expect(concern).to_have_class("is-error")
+
+
+def test_now_shows_the_types_that_move_where_there_are_too_many(open_page: Open, server: Server) -> None:
+    with a_schema(server) as url, connect(url) as conn, serving(url) as address:
+        for index in range(12):
+            a_run(conn, type=f"a-{index:02}.v1", status="cancelled")
+        submit(conn, "z-due.v1")
+
+        page = open_page(at=address)
+
+        expect(page.locator("tbody tr")).to_have_count(12)
+        expect(page.locator("tbody tr", has_text="z-due.v1")).to_be_visible()
+        expect(page.get_by_role("link", name="all 13 types")).to_be_visible()
+
+
 @pytest.mark.usefixtures("worker")
 def test_a_worker_and_what_it_runs_are_shown(open_page: Open, database: Database) -> None:
     run_id = submit(database, "shop.slow.v1")
@@ -111,6 +148,23 @@ def test_all_that_match_are_cancelled_as_an_operation(open_page: Open, database:
     expect(page.locator(".operation")).to_contain_text("finished")
     expect(page.locator(".operation")).to_contain_text("5 changed")
     assert {status_of(database, run_id) for run_id in runs} == {"cancelled"}
+
+
+def test_all_that_match_are_reopened_with_as_many_attempts_as_asked(
+    open_page: Open, database: Database
+) -> None:
+    type_ = a_type()
+    runs = [a_run(database, type=type_, status="failed") for _ in range(2)]
+    page = open_page(f"runs?pattern={type_}&status=failed")
+
+    page.get_by_role("button", name="Reopen all…").click()
+    page.get_by_label("New attempts").fill("7")
+    page.get_by_label("Reason").fill("the printer is repaired")
+    page.get_by_role("button", name="Reopen 2 runs").click()
+
+    expect(page.locator(".operation")).to_contain_text("finished")
+    given = database.execute("select max_attempts from workflow_run where id = any(%s::uuid[])", [runs])
+    assert given.fetchall() == [(1 + 7,)] * 2
 
 
 def test_an_operation_is_stopped_from_its_page(open_page: Open, database: Database) -> None:
@@ -152,12 +206,14 @@ def test_schedules_are_shown(open_page: Open, database: Database) -> None:
     expect(row).to_contain_text("0 3 * * *")
     expect(row).to_contain_text("Europe/Zurich")
     expect(row).to_contain_text("off")
+    expect(page.locator(".says").first).to_contain_text("nothing carries them out yet")
 
 
 def test_a_reader_logs_in_with_a_key_and_sees_no_button_that_changes(open_page: Open, server: Server) -> None:
     key = make_key()
     with a_schema(server) as url, connect(url) as conn:
         conn.execute("select add_key('somebody', 'reader', %s)", [digest_of(key)])
+        conn.execute("select pause('retired.%', 'no longer sold')")
         run_id = submit(conn)
         with serving(url) as address:
             page = open_page(f"runs/{run_id}", at=address)
@@ -173,6 +229,34 @@ def test_a_reader_logs_in_with_a_key_and_sees_no_button_that_changes(open_page: 
             assert key not in page.evaluate(
                 "document.cookie + JSON.stringify({...localStorage, ...sessionStorage})"
             )
+            page.goto(f"{address}/types")
+            expect(page.get_by_role("list", name="paused patterns")).to_contain_text("retired.%")
+            expect(page.get_by_role("button", name="Resume")).to_have_count(0)
+            expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+
+
+def test_an_operator_changes_in_the_name_of_the_key_and_is_asked_again_after_logging_out(
+    open_page: Open, server: Server
+) -> None:
+    key = make_key()
+    with a_schema(server) as url, connect(url) as conn:
+        conn.execute("select add_key('night-shift', 'operator', %s)", [digest_of(key)])
+        run_id = submit(conn)
+        with serving(url) as address:
+            page = open_page(f"runs/{run_id}", at=address)
+            page.get_by_label("API key").fill(key)
+            page.get_by_role("button", name="Log in").click()
+
+            page.get_by_role("button", name="Cancel…").click()
+            page.get_by_role("button", name="Cancel this run").click()
+            expect(page.locator(".events")).to_contain_text("night-shift")
+            page.reload()
+            expect(page.locator(".run-state")).to_contain_text("cancelled")
+            page.get_by_role("button", name="log out").click()
+
+            expect(page.get_by_label("API key")).to_be_visible()
+            page.reload()
+            expect(page.get_by_label("API key")).to_be_visible()
 
 
 def test_without_a_type_the_question_is_of_every_type(open_page: Open, database: Database) -> None:
