@@ -131,7 +131,7 @@ function Tiles({ stats, types, workers }: { stats: Stats; types: TypesAnswer | n
       <Tile
         name="oldest due"
         value={oldest == null ? "none" : duration(oldest)}
-        says={oldest != null ? "waits for a worker" : stats.oldest_due_seconds == null ? "nothing due waits" : "but for what is paused"}
+        says={oldest != null ? "waits for a worker" : stats.oldest_due_seconds == null ? "nothing due waits" : "only paused ones"}
         tone={oldest != null && oldest > 60 ? "is-warning" : ""}
         to={href("runs", { status: "pending" })}
       />

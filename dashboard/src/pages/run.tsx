@@ -206,7 +206,7 @@ function Bars({ run, attempts, events }: { run: Run; attempts: Attempt[]; events
               <span class="bar-wait" style={{ left: part(before), width: `calc(${part(one.from)} - ${part(before)})` }} />
               <span
                 class={`bar fill-${SHAPE_OF[one.outcome] ?? one.outcome}`}
-                style={{ left: part(one.from), width: `calc(${part(until)} - ${part(one.from)})` }}
+                style={{ left: `min(${part(one.from)}, 100% - 5px)`, width: `calc(${part(until)} - ${part(one.from)})` }}
               />
             </span>
             <span class="bar-says">

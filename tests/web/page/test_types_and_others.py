@@ -100,7 +100,7 @@ def test_now_says_nothing_until_all_is_known_and_alarms_nobody_until_a_run_is_du
         expect(concern).to_have_class("is-notice")
         conn.execute("select pause('held.%', 'not yet')")
         submit(conn, "held.v1")
-        expect(page.locator(".tile", has_text="oldest due")).to_contain_text("but for what is paused")
+        expect(page.locator(".tile", has_text="oldest due")).to_contain_text("only paused ones")
         expect(concern).to_have_class("is-notice")
         submit(conn, "due.v1")
         expect(concern).to_have_class("is-error")
