@@ -147,10 +147,10 @@ def _get(connection: http.client.HTTPConnection, path: str) -> float:
 
 
 @contextmanager
-def _streaming(port: int) -> Iterator[dict[str, float]]:
-    """Listen to the events of what waits; yield when each run's first event was read."""
+def _streaming(port: int, query: str = "") -> Iterator[dict[str, float]]:
+    """Listen to events, all if the query says nothing; yield when each run's first one was read."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("GET", f"{API}/events?pattern={WAITING.type}")
+    connection.request("GET", f"{API}/events{query}")
     answer = connection.getresponse()
     if answer.status != 200:
         raise NotMeasured(f"the stream was answered with {answer.status}")
@@ -169,7 +169,7 @@ def _streaming(port: int) -> Iterator[dict[str, float]]:
 def _stream(place: Place, port: int) -> Iterator[Figure]:
     """Submit run after run; yield how long after its commit each was read from the stream of events."""
     committed_at: dict[str, float] = {}
-    with _streaming(port) as read_at:
+    with _streaming(port, f"?pattern={WAITING.type}") as read_at:
         time.sleep(2)
         for _ in range(STREAMED_RUNS):
             id_ = value(

@@ -11,6 +11,8 @@ export interface Concern {
 }
 
 const LATE_SECONDS = 60;
+/** What is over for longer is told on Workers alone. */
+const LOST_MILLISECONDS = 3_600_000;
 
 export interface Known {
   stats: Stats | null;
@@ -19,9 +21,11 @@ export interface Known {
   workers: WorkerInfo[] | null;
   findings: Finding[] | null;
   seconds: number;
+  /** The server's time, milliseconds. */
+  now: number;
 }
 
-export function concernsIn({ stats, types, pauses, workers, findings, seconds }: Known): Concern[] {
+export function concernsIn({ stats, types, pauses, workers, findings, seconds, now }: Known): Concern[] {
   const found: Concern[] = [];
   const running = workers?.filter((one) => one.state === "running") ?? null;
   const pending = stats?.runs.pending ?? 0;
@@ -44,14 +48,17 @@ export function concernsIn({ stats, types, pauses, workers, findings, seconds }:
       to: href("types"),
     });
   }
-  for (const one of workers ?? [])
-    if (one.state === "lost")
-      found.push({
-        severity: "warning",
-        says: `Worker ${one.host}${one.pid == null ? "" : `:${one.pid}`} is lost${one.held ? `; it held ${plural(one.held, "run")}` : ""}.`,
-        does: "workers",
-        to: href("workers"),
-      });
+  const lost = (workers ?? []).filter(
+    (one) => one.state === "lost" && (one.held || now - Date.parse(one.stopped_at ?? one.seen_at) < LOST_MILLISECONDS),
+  );
+  const held = lost.reduce((sum, one) => sum + one.held, 0);
+  if (lost.length)
+    found.push({
+      severity: "warning",
+      says: `${plural(lost.length, "worker")} lost within the hour${held ? `, with ${plural(held, "run")}` : ""}.`,
+      does: "workers",
+      to: href("workers"),
+    });
   for (const one of findings ?? [])
     if ((one.severity === "error" || one.severity === "warning") && !SAID_BY_TYPES.has(one.check))
       found.push({ severity: one.severity, says: `${one.check}: ${one.found}`, does: "health", to: href("health") });

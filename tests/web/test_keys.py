@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from builders import Database, a_run, ask
+from builders import Database, a_run, ask, rewrite, submit
 from simpleworkflow.statements.serving import add_key, revoke_key
 from simpleworkflow.web import Identity, create_app
 from simpleworkflow.web.keys import digest_of, make_key
@@ -130,6 +130,36 @@ def test_who_may_not_read_payloads_may_not_look_for_one(guarded: TestClient, db:
 
     assert guarded.get(question, headers=reader).status_code == 403
     assert guarded.get(question, headers=operator).status_code == 200
+
+
+def test_why_tells_a_reader_neither_errors_nor_reasons(guarded: TestClient, db: Database) -> None:
+    failed, cancelled = a_run(db, status="failed"), submit(db)
+    db.execute("select cancel(array[%s::uuid], 'the iban CH1 is wrong')", [cancelled])
+    error = "the token is hunter2"
+    rewrite(db, failed, f"last_error = '{error}'")
+    reader, operator = a_key(db, "reader", "one"), a_key(db, "operator", "other")
+
+    told = {
+        role: "".join(
+            guarded.get(f"{API}/runs/{one}/why", headers=role_key).text for one in (failed, cancelled)
+        )
+        for role, role_key in (("reader", reader), ("operator", operator))
+    }
+
+    assert error in told["operator"]
+    assert "CH1" in told["operator"]
+    assert error not in told["reader"]
+    assert "CH1" not in told["reader"]
+
+
+def test_why_names_whose_key_cancelled_a_run(guarded: TestClient, db: Database) -> None:
+    run_id, operator = submit(db), a_key(db, "operator", "bob")
+    guarded.post(f"{API}/runs/{run_id}/cancel", json={}, headers=operator)
+
+    told = guarded.get(f"{API}/runs/{run_id}/why", headers=operator).json()
+
+    assert told["facts"]["cancelled_by"] == "bob"
+    assert "by bob" in told["says"]
 
 
 def test_a_revoked_key_is_no_key_a_moment_later(guarded: TestClient, db: Database) -> None:

@@ -244,12 +244,21 @@ def test_what_cannot_be_entered_is_logged_once(
     database_url: str, db: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(presence, "REGISTER_AGAIN_SECONDS", 0.05)
+    entered: list[Any] = []
+    register = presence.register_worker
+
+    def count_and_register(*said: Any, **more: Any) -> Any:
+        entered.append(said)
+        return register(*said, **more)
+
+    monkeypatch.setattr(presence, "register_worker", count_and_register)
     db.execute("alter table workflow_worker add constraint never check (false)")
     worker = Worker(database_url=database_url)
     worker.register("some.v1", _ignore)
     run_id = submit(db, "some.v1")
     with caplog.at_level(logging.WARNING), WorkerThread(worker):
         assert ended(db, run_id) == "succeeded"
+        eventually(lambda: len(entered) >= 3)
         db.execute("alter table workflow_worker drop constraint never")
         eventually(lambda: db.execute("select from workflow_worker").rowcount == 1)
 

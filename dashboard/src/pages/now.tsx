@@ -2,10 +2,11 @@
 import { useMemo, useState } from "preact/hooks";
 import { Chart, type Line } from "../chart";
 import { count, duration, plural, rate } from "../format";
-import { useLive } from "../live";
+import { now, useLive } from "../live";
 import type { Finding, Stats, TypeSummary, TypesAnswer, WorkerInfo } from "../model";
 import { Answer, Choice, Empty, Page, Shape, WINDOWS } from "../parts";
 import { href } from "../router";
+import { mayOperate } from "../session";
 import { type Concern, concernsIn, oldestDue } from "../concerns";
 import { TypeTable } from "./types";
 
@@ -17,7 +18,7 @@ export function Now() {
   const stats = useLive<Stats>(`stats?window_seconds=${seconds}`, seconds > 3600 ? 5 : 2);
   const types = useLive<TypesAnswer>(`types?window_seconds=${seconds}`, 5);
   const workers = useLive<{ workers: WorkerInfo[] }>("workers", 5);
-  const health = useLive<{ findings: Finding[] }>("health", 60);
+  const health = useLive<{ findings: Finding[] }>(mayOperate.value ? "health" : null, 60);
   const alive = workers.answer?.workers.filter((one) => one.state === "running") ?? null;
   const concerns = concernsIn({
     stats: stats.answer,
@@ -25,9 +26,10 @@ export function Now() {
     pauses: types.answer?.pauses ?? null,
     workers: workers.answer?.workers ?? null,
     findings: health.answer?.findings ?? null,
+    now: now.value,
     seconds,
   });
-  const isKnown = !!(stats.answer && types.answer && workers.answer && health.answer);
+  const isKnown = !!(stats.answer && types.answer && workers.answer && (health.answer || !mayOperate.value));
   const hasMore = (types.answer?.types.length ?? 0) > TYPES_MAX;
 
   return (

@@ -102,9 +102,9 @@ def _brief_runs(finding: Statement[list[UUID]]) -> Plan[list[Run]]:
 # ── workers ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def why(run_id: UUID | str) -> Plan[Why]:
-    """Ask why a run is not running."""
-    found: Why | None = yield statements.why(as_run_id(run_id))
+def why(run_id: UUID | str, *, shows_contents: bool = True) -> Plan[Why]:
+    """Ask why a run is not running; ``shows_contents``: for somebody who may read errors and reasons."""
+    found: Why | None = yield statements.why(as_run_id(run_id), shows_contents=shows_contents)
     if found is None:
         raise RunNotFound(run_id)
     return found

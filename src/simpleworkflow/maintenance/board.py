@@ -19,13 +19,13 @@ __all__ = ["FOLDS", "LEASES", "RUNS", "Board", "Look"]
 # written for other questions than its own, or by two writers at once: both are as if nothing had been written.
 RUNS, LEASES, FOLDS = 0, 1, 2
 _WORDS = 3
-_SIZE = 3 * _WORDS * 8
+_SIZE = (FOLDS + 1) * _WORDS * 8
 _TIMES = struct.Struct("=dd")
 _BITS = struct.Struct("=QQ")
 
 
 class Look(NamedTuple):
-    """A look that was sent at ``looked_at`` and found nothing; ``next_at``: when there may be something, 0 if unknown.
+    """A look that was sent at ``looked_at`` and left nothing; ``next_at``: when there may be something, 0 if unknown.
 
     Times are those of the monotonic clock, which the processes of one machine share.
     """

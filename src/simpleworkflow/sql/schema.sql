@@ -21,7 +21,7 @@ CREATE FUNCTION workflow.acting() RETURNS jsonb
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select jsonb_strip_nulls(jsonb_build_object(
-    'by', session_user, 'on_behalf_of', nullif(left(current_setting('workflow.on_behalf_of', true), 200), '')))
+    'by', session_user, 'on_behalf_of', workflow.on_behalf_of()))
 $$;
 
 CREATE FUNCTION workflow.add_key(p_name text, p_role text, p_digest text) RETURNS boolean
@@ -109,7 +109,7 @@ begin
   if v_was_paused and (not v_is_paused or v_is_other) then
     update workflow.workflow_pause as pause
        set resumed_at = clock_timestamp(), resumed_by = session_user,
-           resumed_for = nullif(left(current_setting('workflow.on_behalf_of', true), 200), '')
+           resumed_for = workflow.on_behalf_of()
      where pause.pattern = old.workflow_name and pause.resumed_at is null;
     perform workflow.wake(array[case when old.workflow_name like '%\%' then '%' else old.workflow_name end]);
   end if;
@@ -325,7 +325,9 @@ begin
   if v_pass > 0 then
     begin
       v_changed := workflow.change_runs(v_op, v_ids);
-      v_left := (select count(*) from workflow.left_of(v_op, v_ids));
+      if v_changed < cardinality(v_ids) then
+        v_left := (select count(*) from workflow.left_of(v_op, v_ids));
+      end if;
     exception when others then
       -- What may be over the next time: the connection, its resources, an operator, a conflict of two transactions.
       if left(sqlstate, 2) in ('08', '40', '53', '55', '57', '58') then
@@ -362,6 +364,10 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.on_behalf_of() RETURNS text
+    LANGUAGE sql STABLE
+    RETURN NULLIF("left"(current_setting('workflow.on_behalf_of'::text, true), 200), ''::text);
+
 CREATE FUNCTION workflow.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     RETURN uuidv7();
@@ -377,7 +383,7 @@ CREATE TABLE workflow.workflow_operation (
     done bigint DEFAULT 0 NOT NULL,
     changed bigint DEFAULT 0 NOT NULL,
     requested_by text DEFAULT SESSION_USER NOT NULL,
-    on_behalf_of text DEFAULT NULLIF("left"(current_setting('workflow.on_behalf_of'::text, true), 200), ''::text),
+    on_behalf_of text DEFAULT workflow.on_behalf_of(),
     requested_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     started_at timestamp with time zone,
     ended_at timestamp with time zone,
@@ -481,7 +487,7 @@ begin
     if v_disabled is not null then
       v_lanes := array(select row(lane.type, lane.priority, lane.run_at, lane.id)::workflow.lane
                          from unnest(v_lanes) with ordinality as lane (type, priority, run_at, id, position)
-                        where not workflow.is_disabled(lane.type, v_disabled)
+                        where not workflow.covers(v_disabled, lane.type)
                         order by lane.position);
     end if;
     select locked.ids, locked.lanes into v_ids, v_lanes from workflow.lock_in_lanes(v_lanes, p_limit, v_now) as locked;
@@ -1510,10 +1516,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.is_disabled(p_type text, p_disabled text[]) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (EXISTS (SELECT FROM unnest(is_disabled.p_disabled) name(name) WHERE ((name.name = is_disabled.p_type) OR ((name.name ~~ '%\%'::text) AND starts_with(is_disabled.p_type, "left"(name.name, '-1'::integer))))));
-
 CREATE FUNCTION workflow.left_of(p_operation workflow.workflow_operation, p_ids uuid[]) RETURNS TABLE(id uuid)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1796,7 +1798,7 @@ begin
        limit 1;
       exit when not found;
       v_from := v_head.type || '!';
-      if v_disabled is null or not workflow.is_disabled(v_head.type, v_disabled) then
+      if v_disabled is null or not workflow.covers(v_disabled, v_head.type) then
         v_heads := v_heads || v_head;
       end if;
     end loop;
@@ -2800,7 +2802,7 @@ begin
     perform set_config('workflow.transition', 'operation', true);
     update workflow.workflow_operation as operation
        set state = 'stopped', ended_at = clock_timestamp(), carried_by = null, carried_until = null,
-           stopped_by = coalesce(nullif(left(current_setting('workflow.on_behalf_of', true), 200), ''), session_user)
+           stopped_by = coalesce(workflow.on_behalf_of(), session_user)
      where operation.id = p_id;
     perform set_config('workflow.transition', '', true);
   end if;
@@ -3348,7 +3350,7 @@ begin
 end
 $_$;
 
-CREATE FUNCTION workflow.why(p_id uuid) RETURNS SETOF workflow.explanation
+CREATE FUNCTION workflow.why(p_id uuid, p_shows_contents boolean DEFAULT true) RETURNS SETOF workflow.explanation
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -3359,9 +3361,11 @@ begin
   select * into v_run from workflow.get_runs(array[p_id]);
   if not found then
     return;
+  elsif not p_shows_contents then
+    v_run.last_error := null;
   end if;
   v_answer := case
-    when v_run.finished_at is not null then workflow.why_ended(v_run)
+    when v_run.finished_at is not null then workflow.why_ended(v_run, p_shows_contents)
     when v_run.status = 'leased' then workflow.why_leased(v_run)
     when v_run.status = 'pending' then workflow.why_pending(v_run)
     else row('waiting', format('it has been waiting for %s', workflow.say_seconds(
@@ -3372,7 +3376,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.why_ended(p_run workflow.workflow_run) RETURNS workflow.explanation
+CREATE FUNCTION workflow.why_ended(p_run workflow.workflow_run, p_shows_contents boolean) RETURNS workflow.explanation
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -3381,21 +3385,23 @@ CREATE FUNCTION workflow.why_ended(p_run workflow.workflow_run) RETURNS workflow
 declare
   v_is_used_up boolean := p_run.status = 'failed' and p_run.attempt >= p_run.max_attempts;
   v_cancel jsonb;
+  v_canceller text;
   v_answer workflow.explanation;
 begin
-  if p_run.status = 'cancelled'
+  if p_run.status = 'cancelled' and p_shows_contents
      and has_column_privilege('workflow.workflow_event', 'data', 'select') then
     select event.data into v_cancel
       from workflow.workflow_event as event
      where event.workflow_id = p_run.id and event.event_type = 'cancelled'
      order by event.id desc
      limit 1;
+    v_canceller := coalesce(v_cancel ->> 'on_behalf_of', v_cancel ->> 'by');
   end if;
   v_answer.reason := case when v_is_used_up then 'attempts_used_up' else 'ended' end;
   v_answer.says := format('it %s %s%s%s',
     case when p_run.status = 'cancelled' then 'was cancelled' else p_run.status end,
     workflow.say_ago(p_run.finished_at),
-    case when p_run.status = 'cancelled' then coalesce(' by ' || workflow.say_error(v_cancel ->> 'by'), '')
+    case when p_run.status = 'cancelled' then coalesce(' by ' || workflow.say_error(v_canceller), '')
          else format(', with attempt %s of %s', p_run.attempt, p_run.max_attempts) end,
     coalesce(': ' || workflow.say_error(case when p_run.status = 'failed' then p_run.last_error
                                              else v_cancel ->> 'reason' end), ''));
@@ -3406,7 +3412,7 @@ begin
     else format('wf run reopen %s', p_run.id) end;
   v_answer.facts := jsonb_build_object(
     'status', p_run.status, 'finished_at', p_run.finished_at, 'attempt', p_run.attempt,
-    'max_attempts', p_run.max_attempts, 'last_error', p_run.last_error, 'cancelled_by', v_cancel -> 'by',
+    'max_attempts', p_run.max_attempts, 'last_error', p_run.last_error, 'cancelled_by', v_canceller,
     'cancel_reason', v_cancel -> 'reason', 'hidden_at', p_run.deleted_at);
   return v_answer;
 end
@@ -3846,7 +3852,7 @@ CREATE TABLE workflow.workflow_pause (
     reason text,
     paused_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     paused_by text DEFAULT SESSION_USER NOT NULL,
-    paused_for text DEFAULT NULLIF("left"(current_setting('workflow.on_behalf_of'::text, true), 200), ''::text),
+    paused_for text DEFAULT workflow.on_behalf_of(),
     resumed_at timestamp with time zone,
     resumed_by text,
     resumed_for text,
@@ -4023,7 +4029,7 @@ CREATE TRIGGER a_guard_transition BEFORE UPDATE ON workflow.workflow_run FOR EAC
 
 CREATE TRIGGER a_guard_transition_after AFTER UPDATE ON workflow.workflow_run FOR EACH STATEMENT WHEN ((current_setting('workflow.transition'::text, true) <> ''::text)) EXECUTE FUNCTION workflow.guard_transition();
 
-CREATE TRIGGER a_guard_transition_end AFTER UPDATE ON workflow.workflow_run FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'owner'::name)) EXECUTE FUNCTION workflow.guard_transition('at the end');
+CREATE TRIGGER a_guard_transition_end AFTER UPDATE ON workflow.workflow_run FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_transition('at the end');
 
 CREATE TRIGGER a_guard_update BEFORE UPDATE ON workflow.workflow_run FOR EACH ROW WHEN (((COALESCE(current_setting('workflow.transition'::text, true), ''::text) = ''::text) OR (CURRENT_USER <> 'owner'::name))) EXECUTE FUNCTION workflow.guard_update();
 

@@ -77,11 +77,11 @@ def list_workers(*, limit: int, holds: int) -> Statement[list[WorkerSummary]]:
     )
 
 
-def why(run_id: UUID) -> Statement[Why | None]:
-    """Return why a run is not running; None: there is no such run."""
+def why(run_id: UUID, *, shows_contents: bool = True) -> Statement[Why | None]:
+    """Return why a run is not running; None: there is no such run.  ``shows_contents``: with errors and reasons."""
     return Statement(
-        "select reason, says, remedy, facts::text from {schema}.why(%s::text::uuid)",
-        (str(run_id),),
+        "select reason, says, remedy, facts::text from {schema}.why(%s::text::uuid, %s::boolean)",
+        (str(run_id), shows_contents),
         _read_why,
         is_repeatable=True,
     )

@@ -107,7 +107,8 @@ async def list_workers(call: Call) -> Response:
 
 async def show_why(call: Call) -> Response:
     """Answer the one reason that a run is not running now."""
-    return answer(await call.read(overseeing.why(call.request.path_params["id"])))
+    run_id = call.request.path_params["id"]
+    return answer(await call.read(overseeing.why(run_id, shows_contents=call.shows_contents)))
 
 
 async def show_health(call: Call) -> Response:

@@ -31,15 +31,14 @@ from simpleworkflow.web.routes import Call, Route, answer
 __all__ = ["ROUTES"]
 
 
-_CONTENTS_HINT = "ask with a key of the role operator"
-
-
 async def list_runs(call: Call) -> Response:
     """Answer a page of runs."""
     query: RunsQuery = call.query
     if query.payload is not None and not call.shows_contents:
         raise ApiError(
-            "not_permitted", "payload: who may not read payloads may not look for one", _CONTENTS_HINT
+            "not_permitted",
+            "payload: who may not read payloads may not look for one",
+            "ask with a key of the role operator",
         )
     if query.worker is not None or query.key is not None:
         return _answer_page(call, RunPage(await _known_runs(call, query), None))

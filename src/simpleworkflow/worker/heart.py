@@ -24,7 +24,7 @@ from simpleworkflow.statements import end_workers, expire_runs, heartbeat_runs
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.lifeline import BYE, Dependent, database_order, read_order, watch_lifeline
 from simpleworkflow.worker.link import Link, Outage
-from simpleworkflow.worker.presence import BEAT_SECONDS, RollCall
+from simpleworkflow.worker.presence import BEAT_SECONDS, LAST_WORD_SECONDS, RollCall
 from simpleworkflow.worker.slots import HeldSlot, SlotTable, Verdict
 
 __all__ = ["EXPIRE_SECONDS", "Heart", "HeartProcess", "Watched"]
@@ -108,6 +108,12 @@ class Heart:
                 if count:
                     logger.warning("runs taken from dead workers %s: %d", " ".join(worker_ids), count)
                 await self._link.ask(end_workers(worker_ids, "lost"))
+
+    async def say_stopped(self, worker_id: str) -> None:
+        """Say that a worker has ended as it should, unless that takes long."""
+        with suppress(TimeoutError, WorkflowError, psycopg.Error):
+            async with asyncio.timeout(LAST_WORD_SECONDS):
+                await self._link.ask(end_workers([worker_id], "stopped"))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -23,7 +23,7 @@ from simpleworkflow.maintenance import Asks
 from simpleworkflow.statements import Introduction, beat_workers, end_workers, register_worker
 from simpleworkflow.summaries import WorkerState
 
-__all__ = ["BEAT_SECONDS", "Presence", "RollCall"]
+__all__ = ["BEAT_SECONDS", "LAST_WORD_SECONDS", "Presence", "RollCall"]
 
 logger = logging.getLogger("simpleworkflow.worker")
 

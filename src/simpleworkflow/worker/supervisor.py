@@ -188,6 +188,8 @@ class Supervisor:
             # Whoever died, or left without a word, says nothing more: take its runs now instead of waiting
             # for their leases.
             await self._expire(child)
+        elif child.has_started():  # most likely it has said so, unless the database was away just then
+            await self._heart.say_stopped(child.watched.worker_id)
         return code
 
     def _start_child(self, *, is_spare: bool = False) -> _Child | None:

@@ -125,12 +125,16 @@ create trigger a_guard_insert before insert on {schema}.workflow_run for each ro
                 else octet_length(new.payload::text) > 1048576 end)
   execute function {schema}.guard_insert();
 
--- Who acts, for the data of an event: the role that has logged in, which PostgreSQL knows, and in whose name it says
--- to act (the setting workflow.on_behalf_of, local to the transaction), which is worth what that role is worth.
+-- In whose name the role that has logged in says to act: the setting workflow.on_behalf_of, local to the transaction,
+-- which is worth what that role is worth.
+create function {schema}.on_behalf_of() returns text language sql stable
+  return nullif(left(current_setting('workflow.on_behalf_of', true), 200), '');
+
+-- Who acts, for the data of an event: that role, which PostgreSQL knows, and in whose name.
 create function {schema}.acting() returns jsonb language sql stable
   set search_path = pg_catalog, pg_temp as $fn$
   select jsonb_strip_nulls(jsonb_build_object(
-    'by', session_user, 'on_behalf_of', nullif(left(current_setting('workflow.on_behalf_of', true), 200), '')))
+    'by', session_user, 'on_behalf_of', {schema}.on_behalf_of()))
 $fn$;
 
 create function {schema}.audit_insert() returns trigger language plpgsql security definer
@@ -184,15 +188,8 @@ create trigger a_guard_transition_after after update on {schema}.workflow_run
   for each statement when (current_setting('workflow.transition', true) <> '')
   execute function {schema}.guard_transition();
 -- Or after its last row, before the events are written: whether that has happened is asked then.
-do $do$
-begin
-  execute format($sql$
-    create trigger a_guard_transition_end after update on {schema}.workflow_run
-      for each statement when (current_user <> %L)
-      execute function {schema}.guard_transition('at the end')
-  $sql$, current_user);
-end
-$do$;
+create trigger a_guard_transition_end after update on {schema}.workflow_run
+  for each statement execute function {schema}.guard_transition('at the end');
 
 -- A plain UPDATE may cancel, may change priority, run_at and payload of a pending run, and may hide or show
 -- (deleted_at) a run that nobody executes.  updated_at is the database's: what is written to it is replaced.

@@ -172,9 +172,10 @@ begin
 end
 $fn$;
 
-create function {schema}.is_disabled(p_type text, p_disabled text[]) returns boolean language sql immutable parallel safe
-  return exists (select from unnest(p_disabled) as name
-                  where name = p_type or name like '%\%' and starts_with(p_type, left(name, -1)));
+-- Whether one of the patterns covers a type.
+create function {schema}.covers(p_patterns text[], p_type text) returns boolean language sql immutable parallel safe
+  return exists (select from unnest(p_patterns) as pattern
+                  where pattern = p_type or pattern like '%\%' and starts_with(p_type, left(pattern, -1)));
 
 -- Lock up to p_limit due runs of these lanes, best priority first, in each from where it has been claimed to.
 --
@@ -286,7 +287,7 @@ begin
        limit 1;
       exit when not found;
       v_from := v_head.type || '!';
-      if v_disabled is null or not {schema}.is_disabled(v_head.type, v_disabled) then
+      if v_disabled is null or not {schema}.covers(v_disabled, v_head.type) then
         v_heads := v_heads || v_head;
       end if;
     end loop;
@@ -364,7 +365,8 @@ begin
 end
 $fn$;
 
--- Lock one suspect that is due: a run that may be what killed its workers.
+-- Lock one suspect that is due: a run that may be what killed its workers.  Here and below what covers does is written
+-- out: 5,000 suspects of a paused type cost an idle claim 3 ms so, and 27 ms by calls.
 create function {schema}.lock_due_suspect(p_patterns text[], p_now timestamptz) returns uuid
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -472,7 +474,7 @@ begin
     if v_disabled is not null then
       v_lanes := array(select row(lane.type, lane.priority, lane.run_at, lane.id)::{schema}.lane
                          from unnest(v_lanes) with ordinality as lane (type, priority, run_at, id, position)
-                        where not {schema}.is_disabled(lane.type, v_disabled)
+                        where not {schema}.covers(v_disabled, lane.type)
                         order by lane.position);
     end if;
     select locked.ids, locked.lanes into v_ids, v_lanes from {schema}.lock_in_lanes(v_lanes, p_limit, v_now) as locked;

@@ -661,7 +661,7 @@ create table {schema}.workflow_pause (
   reason       text,
   paused_at    timestamptz not null default clock_timestamp(),
   paused_by    text        not null default session_user,
-  paused_for   text        default nullif(left(current_setting('workflow.on_behalf_of', true), 200), ''),
+  paused_for   text        default {schema}.on_behalf_of(),
   resumed_at   timestamptz,
   resumed_by   text,
   resumed_for  text,
@@ -690,7 +690,7 @@ begin
   if v_was_paused and (not v_is_paused or v_is_other) then
     update {schema}.workflow_pause as pause
        set resumed_at = clock_timestamp(), resumed_by = session_user,
-           resumed_for = nullif(left(current_setting('workflow.on_behalf_of', true), 200), '')
+           resumed_for = {schema}.on_behalf_of()
      where pause.pattern = old.workflow_name and pause.resumed_at is null;
     perform {schema}.wake(array[case when old.workflow_name like '%\%' then '%' else old.workflow_name end]);
   end if;

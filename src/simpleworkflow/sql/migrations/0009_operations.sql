@@ -13,7 +13,7 @@ create table {schema}.workflow_operation (
   done           bigint      not null default 0,
   changed        bigint      not null default 0,
   requested_by   text        not null default session_user,
-  on_behalf_of   text        default nullif(left(current_setting('workflow.on_behalf_of', true), 200), ''),
+  on_behalf_of   text        default {schema}.on_behalf_of(),
   requested_at   timestamptz not null default clock_timestamp(),
   started_at     timestamptz,
   ended_at       timestamptz,
@@ -248,7 +248,7 @@ begin
     perform set_config('workflow.transition', 'operation', true);
     update {schema}.workflow_operation as operation
        set state = 'stopped', ended_at = clock_timestamp(), carried_by = null, carried_until = null,
-           stopped_by = coalesce(nullif(left(current_setting('workflow.on_behalf_of', true), 200), ''), session_user)
+           stopped_by = coalesce({schema}.on_behalf_of(), session_user)
      where operation.id = p_id;
     perform set_config('workflow.transition', '', true);
   end if;
@@ -318,7 +318,9 @@ begin
   if v_pass > 0 then
     begin
       v_changed := {schema}.change_runs(v_op, v_ids);
-      v_left := (select count(*) from {schema}.left_of(v_op, v_ids));
+      if v_changed < cardinality(v_ids) then
+        v_left := (select count(*) from {schema}.left_of(v_op, v_ids));
+      end if;
     exception when others then
       -- What may be over the next time: the connection, its resources, an operator, a conflict of two transactions.
       if left(sqlstate, 2) in ('08', '40', '53', '55', '57', '58') then

@@ -29,11 +29,6 @@ comment on table {schema}.workflow_worker is
 -- What a beat changes is in no index, and its new version finds room on the page.
 alter table {schema}.workflow_worker set (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
--- Whether one of the patterns covers a type.
-create function {schema}.covers(p_patterns text[], p_type text) returns boolean language sql immutable parallel safe
-  return exists (select from unnest(p_patterns) as pattern
-                  where pattern = p_type or pattern like '%\%' and starts_with(p_type, left(pattern, -1)));
-
 -- running; stopping: it claims nothing more; stopped: it said so; lost: it is known dead, or has not been seen for three
 -- beats.
 create function {schema}.worker_state(p_worker {schema}.workflow_worker) returns text language sql stable
@@ -236,26 +231,28 @@ end
 $fn$;
 
 -- Why a run that has ended does not run.
-create function {schema}.why_ended(p_run {schema}.workflow_run) returns {schema}.explanation
+create function {schema}.why_ended(p_run {schema}.workflow_run, p_shows_contents boolean) returns {schema}.explanation
 language plpgsql stable set search_path = pg_catalog, pg_temp set timezone = 'UTC' set enable_seqscan = off as $fn$
 declare
   v_is_used_up boolean := p_run.status = 'failed' and p_run.attempt >= p_run.max_attempts;
   v_cancel jsonb;
+  v_canceller text;
   v_answer {schema}.explanation;
 begin
-  if p_run.status = 'cancelled'
+  if p_run.status = 'cancelled' and p_shows_contents
      and has_column_privilege('{schema}.workflow_event', 'data', 'select') then
     select event.data into v_cancel
       from {schema}.workflow_event as event
      where event.workflow_id = p_run.id and event.event_type = 'cancelled'
      order by event.id desc
      limit 1;
+    v_canceller := coalesce(v_cancel ->> 'on_behalf_of', v_cancel ->> 'by');
   end if;
   v_answer.reason := case when v_is_used_up then 'attempts_used_up' else 'ended' end;
   v_answer.says := format('it %s %s%s%s',
     case when p_run.status = 'cancelled' then 'was cancelled' else p_run.status end,
     {schema}.say_ago(p_run.finished_at),
-    case when p_run.status = 'cancelled' then coalesce(' by ' || {schema}.say_error(v_cancel ->> 'by'), '')
+    case when p_run.status = 'cancelled' then coalesce(' by ' || {schema}.say_error(v_canceller), '')
          else format(', with attempt %s of %s', p_run.attempt, p_run.max_attempts) end,
     coalesce(': ' || {schema}.say_error(case when p_run.status = 'failed' then p_run.last_error
                                              else v_cancel ->> 'reason' end), ''));
@@ -266,7 +263,7 @@ begin
     else format('wf run reopen %s', p_run.id) end;
   v_answer.facts := jsonb_build_object(
     'status', p_run.status, 'finished_at', p_run.finished_at, 'attempt', p_run.attempt,
-    'max_attempts', p_run.max_attempts, 'last_error', p_run.last_error, 'cancelled_by', v_cancel -> 'by',
+    'max_attempts', p_run.max_attempts, 'last_error', p_run.last_error, 'cancelled_by', v_canceller,
     'cancel_reason', v_cancel -> 'reason', 'hidden_at', p_run.deleted_at);
   return v_answer;
 end
@@ -643,8 +640,9 @@ end
 $fn$;
 
 -- The one reason that a run is not running now, in a word that stays, in a sentence, with what to do, and the figures; no
--- row where there is no such run.  With the caller's own rights: whoever reads no errors is told none.
-create function {schema}.why(p_id uuid)
+-- row where there is no such run.  With the caller's own rights: whoever reads no errors is told none, nor is who asks
+-- for somebody who may not (p_shows_contents false).
+create function {schema}.why(p_id uuid, p_shows_contents boolean default true)
 returns setof {schema}.explanation
 language plpgsql stable set search_path = pg_catalog, pg_temp as $fn$
 declare
@@ -654,9 +652,11 @@ begin
   select * into v_run from {schema}.get_runs(array[p_id]);
   if not found then
     return;
+  elsif not p_shows_contents then
+    v_run.last_error := null;
   end if;
   v_answer := case
-    when v_run.finished_at is not null then {schema}.why_ended(v_run)
+    when v_run.finished_at is not null then {schema}.why_ended(v_run, p_shows_contents)
     when v_run.status = 'leased' then {schema}.why_leased(v_run)
     when v_run.status = 'pending' then {schema}.why_pending(v_run)
     else row('waiting', format('it has been waiting for %s', {schema}.say_seconds(
