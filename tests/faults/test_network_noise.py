@@ -17,6 +17,7 @@ from worker.stage import WorkerThread, ended, eventually
 
 NETWORK = "Database and network"
 AWAY = "the database is away"
+EXCHANGE = r"\.exchange\("
 
 
 def run_through(proxy: Proxy, db: Database, runs: int, **options: Any) -> list[int]:
@@ -58,7 +59,8 @@ def test_what_was_lost_before_its_claim_was_known_is_not_executed(proxy: Proxy, 
 
     with WorkerThread(worker):
         assert ended(db, submit(db, type_)) == "succeeded"
-        proxy.delay(0.1)
+        proxy.delay(0.2)
+        proxy.wait_for(EXCHANGE, count=proxy.count(EXCHANGE) + 1)  # late from its first message to its answer
         run_id = submit(db, type_)
         eventually(lambda: count(db, "workflow_run", "id = %s and status = 'leased'", run_id) == 1)
         db.execute("select from expire(array(select leased_by from workflow_run where id = %s))", [run_id])
@@ -160,7 +162,7 @@ def test_a_session_that_is_lost_and_had_again_at_once_is_not_said(
     with WorkerThread(worker):
         for _ in range(5):
             assert ended(db, submit(db, type_)) == "succeeded"
-            assert proxy.reset(of=r"\.exchange\(") > 0
+            assert proxy.reset(of=EXCHANGE) > 0
 
         assert ended(db, submit(db, type_)) == "succeeded"
     assert AWAY not in caplog.text
