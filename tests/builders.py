@@ -251,6 +251,13 @@ def lapse(db: Database, run_id: str | Held) -> None:
     rewrite(db, run_id, "lease_until = clock_timestamp() - interval '1 second'")
 
 
+def lose(db: Database, run_id: str | Held) -> dict[str, str]:
+    """Let a lease lapse and be expired, no heartbeat between; return what each run became."""
+    with db.transaction():
+        lapse(db, run_id)
+        return expire(db)
+
+
 def rewrite(db: Database, run_id: str, assignments: str) -> None:
     """Change a run's columns as no program may: as the owner, past guard and audit."""
     with db.transaction():

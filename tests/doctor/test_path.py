@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from builders import connect, submit
 from cli.programs import WF
+from faults.servers import faketime_library
 from simpleworkflow.cli import main
 from simpleworkflow.dburl import parse
 
@@ -117,12 +118,13 @@ def test_a_pooler_that_is_not_there_is_a_notice(examine, monkeypatch):
 @pytest.mark.fault(SECTION, "wf doctor: this machine's clock is a day off", "P12")
 @pytest.mark.parametrize(("offset", "said"), [("+1d", "ahead of"), ("-1d", "behind")])
 def test_a_clock_that_is_off_is_told_and_harmless(patient, environment, offset, said):
-    if shutil.which("faketime") is None:
-        pytest.skip("needs faketime; install Debian's package faketime")
+    library = faketime_library()
+    if library is None:
+        pytest.skip("needs libfaketime; install Debian's package faketime")
 
     ended = subprocess.run(
-        ["faketime", "-f", offset, WF, "doctor", "--database-url", patient.url],
-        env=dict(os.environ),
+        [WF, "doctor", "--database-url", patient.url],
+        env=os.environ | {"LD_PRELOAD": str(library), "FAKETIME": offset, "FAKETIME_DISABLE_SHM": "1"},
         capture_output=True,
         text=True,
         timeout=60,

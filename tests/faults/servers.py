@@ -365,7 +365,7 @@ class Clock:
     """The time that programs started with ``environment`` see: the real one plus an offset that may change."""
 
     def __init__(self, folder: Path) -> None:
-        library = _faketime_library()
+        library = faketime_library()
         if library is None:
             pytest.skip("libfaketime is not installed: apt-get install faketime")
         self._file = folder / "clock"
@@ -375,6 +375,7 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # as a clock that is set does not
+            "FAKETIME_DISABLE_SHM": "1",  # what it shares outlives a killed process, and stops one with its pid
         }
         self.set(0)
 
@@ -386,6 +387,7 @@ class Clock:
         new.replace(self._file)
 
 
-def _faketime_library() -> Path | None:
+def faketime_library() -> Path | None:
+    """Return what fakes the clock of a program that loads it first, where it is installed."""
     found = sorted(Path("/usr/lib").glob(f"*/faketime/{FAKETIME}"))
     return found[0] if found else None

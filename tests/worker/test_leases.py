@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from builders import Database, a_type, ask, claim, column_of, events_of, expire, lapse, status_of, submit
+from builders import Database, a_type, ask, claim, column_of, events_of, expire, lose, status_of, submit
 from faults.proxy import Proxy
 from simpleworkflow import Worker, statements
 from worker.stage import Notes, Program, WorkerThread, children_of, ended, eventually
@@ -134,8 +134,7 @@ def test_a_stale_slot_cannot_finish_a_run_that_its_own_process_claimed_again(
     start(worker)
     run_id = submit(db, type_)
     eventually(lambda: tokens == [1])
-    lapse(db, run_id)
-    expire(db)
+    lose(db, run_id)
     eventually(lambda: tokens == [1, 2])
     first_is_over = submit(
         db, type_
@@ -173,8 +172,7 @@ def test_an_async_handler_that_asked_first_is_cancelled_all_the_same(
     eventually(lambda: seen == ["started"])
     db.execute("update workflow_registry set is_enabled = false")  # nobody claims it again
 
-    lapse(db, run_id)
-    expire(db)
+    lose(db, run_id)
 
     eventually(lambda: seen == ["started", "cancelled"], seconds=5)
 
