@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from statistics import quantiles
 from threading import Thread
@@ -22,16 +22,25 @@ from psycopg.conninfo import conninfo_to_dict
 from scenarios.figures import Figure, Target, in_turns, rates, ratio
 from scenarios.ground import Ground, NotMeasured, Place, in_schema
 from scenarios.history import load_finished
-from scenarios.loads import NOOP, Load, drain, value
+from scenarios.loads import CHUNK_RUNS_MAX, NOOP, Load, value
 from stage import SCHEMA
 
 DASHBOARDS = 5
 ASKED_TIMES = 40
 STREAMED_RUNS = 200
 SERVER_SECONDS_MAX = 30
+# Beside what is open a drain is watched for so long: each question of a page is asked once or more.
+BESIDE_SECONDS = 5.0
+BACKLOG_RUNS = 400_000  # more than can be drained meanwhile
+EVENTS_A_RUN = 2  # claimed, succeeded; nothing is submitted meanwhile
 API = "/api/v1"
 WAITING = Load(type="waiting.v1")
 AN_ID = f"select id from {SCHEMA}.workflow_run where type = %s order by id limit 1"
+_BACKLOG = f"""
+select count(*) from (
+  select from {SCHEMA}.workflow_run
+   where status = 'pending' and deleted_at is null and not is_suspect and type = %s limit %s) as waiting"""
+_EVENTS = f"select last_value from {SCHEMA}.workflow_event_id_seq"
 _LONGEST = """
 select max_exec_time, regexp_replace(left(query, 300), '\\s+', ' ', 'g') from pg_stat_statements
  where dbid = (select oid from pg_database where datname = %s)
@@ -199,30 +208,37 @@ def _read_stream(answer: http.client.HTTPResponse, read_at: dict[str, float]) ->
 
 
 def _beside(place: Place, port: int) -> Iterator[Figure]:
-    sizes = place.ground.sizes
+    """Let a worker drain without a pause; yield its rates beside open dashboards, beside a stream, and alone."""
 
-    def beside_pages() -> float:
+    @contextmanager
+    def pages() -> Iterator[None]:
         command = [sys.executable, "growth_dashboards.py", str(port), str(DASHBOARDS)]
-        pages = subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE)
-        assert pages.stdout is not None
+        asking = subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE)
+        assert asking.stdout is not None
         try:
-            if pages.stdout.readline() != b"open\n":
+            if asking.stdout.readline() != b"open\n":
                 raise NotMeasured("growth_dashboards.py could not ask the server")
-            return alone()
+            yield
         finally:
-            pages.terminate()
-            pages.wait(SERVER_SECONDS_MAX)
+            asking.terminate()
+            asking.wait(SERVER_SECONDS_MAX)
 
-    def beside_stream() -> float:
-        with _streaming(port):
-            return alone()
-
-    def alone() -> float:
+    def rate(beside: AbstractContextManager[object]) -> float:
+        while value(place.conn, _BACKLOG, NOOP.type, BACKLOG_RUNS) < BACKLOG_RUNS:
+            NOOP.submit(place.conn, CHUNK_RUNS_MAX)
         place.ground.checkpoint()
-        return drain(place.conn, NOOP, sizes.flow)
+        with beside:
+            before, since = value(place.conn, _EVENTS), time.monotonic()
+            time.sleep(BESIDE_SECONDS)
+            runs: float = (value(place.conn, _EVENTS) - before) / EVENTS_A_RUN
+            return runs / (time.monotonic() - since)
 
-    cases = {"dashboards": beside_pages, "stream": beside_stream, "alone": alone}
-    values = in_turns(sizes.rounds, cases)
+    cases = {
+        "dashboards": lambda: rate(pages()),
+        "stream": lambda: rate(_streaming(port)),
+        "alone": lambda: rate(nullcontext()),
+    }
+    values = in_turns(place.ground.sizes.beside, cases)
     name = f"drain beside {DASHBOARDS} open dashboards ÷ alone"
     yield ratio(name, values["dashboards"], values["alone"], Target(least=0.95))
     yield ratio("drain beside a stream of all events ÷ alone", values["stream"], values["alone"])

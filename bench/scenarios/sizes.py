@@ -28,6 +28,7 @@ class Sizes:
     settle_seconds: float = _size(5.0, 3.0, "how long they come to rest before (idle)")
     producer_seconds: float = _size(4.0, 1.0, "how long producers insert (producers)")
     backlog: int = _size(200_000, 30_000, "runs that keep the worker busy meanwhile (producers)")
+    beside: int = _size(12, 2, "times that a drain is watched beside dashboards, and a stream (operate)")
     minutes: float = _size(10.0, 0.5, "how long a steady load lasts (steady)")
 
     @classmethod

@@ -527,6 +527,38 @@ def test_stats_tell_what_is_due_and_since_when(db: Database) -> None:
     assert row[3] == "3"
 
 
+def test_who_asks_often_hands_in_what_was_due(db: Database) -> None:
+    submit(db, "now.v1")
+    submit(db, "later.v1", delay=3600)
+    db.execute("update workflow_run set run_at = now() - interval '1 minute' where type = 'now.v1'")
+    due = db.execute("select look_due()::text").fetchone()
+    assert due is not None
+    submit(db, "later.v1", delay=7200)
+    db.execute("update workflow_run set run_at = now() - interval '1 hour' where type = 'now.v1'")
+
+    stats = db.execute(
+        "select due, round(oldest_due_seconds / 60), runs ->> 'pending' from stats(300, %s)", due
+    )
+    types = db.execute("select type, round(oldest_due_seconds / 60) from types(300, %s) order by type", due)
+
+    assert stats.fetchall() == [(2, 1, "3")]  # it knew of one later run
+    assert types.fetchall() == [("later.v1", None), ("now.v1", 1)]
+
+
+def test_where_nothing_waits_nothing_is_due_whatever_was(db: Database) -> None:
+    type_ = a_type()
+    submit(db, type_)
+    due = db.execute("select look_due()::text").fetchone()
+    assert due is not None
+    assert claim(db) is not None
+
+    stats = db.execute("select due, due_is_exact, oldest_due_seconds from stats(300, %s)", due)
+    types = db.execute("select oldest_due_seconds from types(300, %s) where type = %s", [*due, type_])
+
+    assert stats.fetchall() == [(0, True, None)]
+    assert types.fetchall() == [(None,)]
+
+
 def test_what_is_due_is_not_told_where_it_would_take_long(db: Database) -> None:
     for table in ("now() - interval '1 second'", "now() + interval '1 hour'"):
         db.execute(

@@ -34,17 +34,20 @@ WINDOW_SECONDS_MIN, WINDOW_SECONDS_MAX = 10, 30 * 24 * 3600
 WORKERS_MAX, HOLDS_MAX = 1000, 100
 
 
-def stats(window_seconds: float) -> Plan[Stats]:
-    """Read counts, rates and what is due; where nobody has folded for long, fold first."""
+def stats(window_seconds: float, *, due: str | None = None) -> Plan[Stats]:
+    """Read counts, rates and what is due; where nobody has folded for long, fold first.
+
+    ``due``: what ``look_due`` has found, else it is looked for now.
+    """
     check_integer("window_seconds", window_seconds, WINDOW_SECONDS_MIN, WINDOW_SECONDS_MAX)
-    found: Stats = yield from _folded(statements.read_stats(window_seconds))
+    found: Stats = yield from _folded(statements.read_stats(window_seconds, due=due))
     return found
 
 
-def types(window_seconds: float) -> Plan[list[TypeSummary]]:
-    """Read a summary of each type; where nobody has folded for long, fold first."""
+def types(window_seconds: float, *, due: str | None = None) -> Plan[list[TypeSummary]]:
+    """Read a summary of each type; otherwise as ``stats``."""
     check_integer("window_seconds", window_seconds, WINDOW_SECONDS_MIN, WINDOW_SECONDS_MAX)
-    found: list[TypeSummary] = yield from _folded(statements.list_types(window_seconds))
+    found: list[TypeSummary] = yield from _folded(statements.list_types(window_seconds, due=due))
     return found
 
 

@@ -1968,6 +1968,18 @@ begin
 end
 $$;
 
+CREATE FUNCTION workflow.look_due() RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(jsonb_agg(to_jsonb(lanes)), '[]')
+    from (select lane.type, min(lane.oldest_due_at) as oldest_due_at,
+                 case when bool_and(lane.due is not null) then sum(lane.due) end as due,
+                 case when bool_and(lane.later is not null) then sum(lane.later) end as later
+            from workflow.look_into_lanes() as lane
+           group by lane.type) as lanes
+$$;
+
 CREATE FUNCTION workflow.look_into_lanes(p_lanes integer DEFAULT 1000, p_looks integer DEFAULT 5000, p_seconds double precision DEFAULT 0.02) RETURNS TABLE(type text, priority integer, oldest_due_at timestamp with time zone, due bigint, later bigint)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2009,7 +2021,8 @@ begin
       due := (select count(*)
                 from (select from workflow.workflow_run as run
                        where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
-                         and run.type = v_type and run.priority = v_priority and run.run_at <= v_now
+                         and run.type = v_type and run.priority = v_priority
+                         and run.run_at >= v_run_at and run.run_at <= v_now
                        order by run.run_at
                        limit v_due_left) as run);
       v_due_left := v_due_left - due;
@@ -2735,7 +2748,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.stats(p_window_seconds double precision DEFAULT 300, OUT runs jsonb, OUT rates jsonb, OUT oldest_due_seconds double precision, OUT due bigint, OUT due_is_exact boolean, OUT step_seconds integer, OUT series jsonb, OUT at timestamp with time zone) RETURNS record
+CREATE FUNCTION workflow.stats(p_window_seconds double precision DEFAULT 300, p_due jsonb DEFAULT NULL::jsonb, OUT runs jsonb, OUT rates jsonb, OUT oldest_due_seconds double precision, OUT due bigint, OUT due_is_exact boolean, OUT step_seconds integer, OUT series jsonb, OUT at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -2776,13 +2789,15 @@ begin
     from point;
   select extract(epoch from stats.at - min(lane.oldest_due_at)),
          case when bool_or(lane.type is null) then null
-              when bool_and(lane.later is not null) then (runs ->> 'pending')::bigint - sum(lane.later)
+              when bool_and(lane.later is not null) then greatest(0, (runs ->> 'pending')::bigint - sum(lane.later))
               when bool_and(lane.due is not null) then sum(lane.due) end,
          true
     into oldest_due_seconds, due, due_is_exact
-    from workflow.look_into_lanes() as lane;
+    from jsonb_to_recordset(coalesce(p_due, workflow.look_due()))
+         as lane (type text, oldest_due_at timestamptz, due bigint, later bigint);
   if (runs ->> 'pending')::bigint = 0 then
     due := 0;
+    oldest_due_seconds := null;
   end if;
   due_is_exact := due is not null;
 end
@@ -2946,7 +2961,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.types(p_window_seconds double precision DEFAULT 300) RETURNS TABLE(type text, runs jsonb, rates jsonb, oldest_due_seconds double precision, is_enabled boolean, disabled_by text, handled_by text, runtime text, description text, wait jsonb, run jsonb)
+CREATE FUNCTION workflow.types(p_window_seconds double precision DEFAULT 300, p_due jsonb DEFAULT NULL::jsonb) RETURNS TABLE(type text, runs jsonb, rates jsonb, oldest_due_seconds double precision, is_enabled boolean, disabled_by text, handled_by text, runtime text, description text, wait jsonb, run jsonb)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_nestloop TO 'on'
@@ -2979,10 +2994,9 @@ begin
              'expired', sum(since.expired) / v_seconds) as rates
       from workflow.rates_since(v_from, v_step, true) as since group by since.type),
   due as (
-    select lane.type, min(lane.oldest_due_at) as oldest_due_at
-      from workflow.look_into_lanes() as lane
-     where lane.type is not null
-     group by lane.type),
+    select lane.type, lane.oldest_due_at
+      from jsonb_to_recordset(coalesce(p_due, workflow.look_due())) as lane (type text, oldest_due_at timestamptz)
+     where lane.type is not null),
   sampled as (
     select sample.type,
            jsonb_build_object('count', count(sample.wait_seconds), 'seconds',
@@ -3003,7 +3017,7 @@ begin
     from named
     left join counted on counted.type = named.type
     left join rated on rated.type = named.type
-    left join due on due.type = named.type
+    left join due on due.type = named.type and counted.runs ? 'pending'
     left join sampled on sampled.type = named.type
     left join workflow.workflow_registry as registered on registered.workflow_name = named.type
     left join lateral (

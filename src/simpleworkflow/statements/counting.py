@@ -11,23 +11,28 @@ from simpleworkflow.database import Rows, Statement
 from simpleworkflow.model import RATES, STATUSES, Pause, Percentiles, Stats, StatsPoint, TypeSummary
 
 
-def read_stats(window_seconds: float) -> Statement[Stats | None]:
-    """Return counts, rates and what is due; None where too much is unfolded: fold first."""
+def look_due() -> Statement[str]:
+    """Return what is due, for ``read_stats`` and ``list_types``; while runs flow this is the dear part of them."""
+    return Statement("select {schema}.look_due()::text", (), lambda rows: str(rows[0][0]), is_repeatable=True)
+
+
+def read_stats(window_seconds: float, *, due: str | None = None) -> Statement[Stats | None]:
+    """Return counts, rates and what is due, looked for now unless it is given; None where too much is unfolded."""
     return Statement(
         "select at, runs::text, rates::text, oldest_due_seconds, due, due_is_exact, step_seconds, series::text "
-        "from {schema}.stats(%s::double precision)",
-        (window_seconds,),
+        "from {schema}.stats(%s::double precision, %s::text::jsonb)",
+        (window_seconds, due),
         _read_stats,
         is_repeatable=True,
     )
 
 
-def list_types(window_seconds: float) -> Statement[list[TypeSummary] | None]:
-    """Return a summary of each type; None where too much is unfolded: fold first."""
+def list_types(window_seconds: float, *, due: str | None = None) -> Statement[list[TypeSummary] | None]:
+    """Return a summary of each type; None where too much is unfolded: fold first.  ``due``: as for ``read_stats``."""
     return Statement(
         "select type, runs::text, rates::text, oldest_due_seconds, is_enabled, disabled_by, handled_by, runtime, "
-        "description, wait::text, run::text from {schema}.types(%s::double precision)",
-        (window_seconds,),
+        "description, wait::text, run::text from {schema}.types(%s::double precision, %s::text::jsonb)",
+        (window_seconds, due),
         _read_types,
         is_repeatable=True,
     )

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
-from simpleworkflow.client import overseeing, verbs
+from simpleworkflow.client import verbs
 from simpleworkflow.model import Run
 from simpleworkflow.web.bodies import In, Pattern
 from simpleworkflow.web.errors import ApiError
@@ -44,7 +44,7 @@ class Live:
             asked_at, text = self._stats.get(window_seconds, (float("-inf"), b""))
             if monotonic() - asked_at >= STATS_SECONDS * 0.9:
                 asked_at = monotonic()
-                text = msgspec.json.encode(await self._store.follow(overseeing.stats(window_seconds)))
+                text = msgspec.json.encode(await self._store.stats(window_seconds))
                 while len(self._stats) >= 16:  # windows that nobody looks at any more
                     self._stats.pop(next(iter(self._stats)))
                 self._stats.pop(window_seconds, None)

@@ -74,12 +74,12 @@ class SchedulesAnswer(Struct, frozen=True):
 
 async def show_stats(call: Call) -> Response:
     """Answer counts, rates and what is due."""
-    return answer(await call.read(overseeing.stats(call.query.window_seconds)))
+    return answer(await call.store.stats(call.query.window_seconds))
 
 
 async def list_types(call: Call) -> Response:
     """Answer each type with its counts, rates and times."""
-    types: list[TypeSummary] = await call.read(overseeing.types(call.query.window_seconds))
+    types = await call.store.types(call.query.window_seconds)
     pauses: list[Pause] = await call.read(overseeing.pauses())
     return answer(TypesAnswer(types, pauses))
 
@@ -102,7 +102,7 @@ async def show_schedules(call: Call) -> Response:
 
 async def list_workers(call: Call) -> Response:
     """Answer who the workers are, and what they hold."""
-    return answer(WorkersAnswer(await call.read(overseeing.workers(limit=500, holds=10))))
+    return answer(WorkersAnswer(await call.store.workers()))
 
 
 async def show_why(call: Call) -> Response:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from simpleworkflow.client import overseeing, verbs
+from simpleworkflow.client import verbs
 from simpleworkflow.errors import WorkflowError
 from simpleworkflow.metrics.server import CONTENT_TYPE, server_metrics
 from simpleworkflow.web.identity import Identity
@@ -39,8 +39,8 @@ def probes(
     async def show_metrics(request: Request) -> Response:
         try:
             await identify(request)  # which asks the database too
-            stats = await store.follow(overseeing.stats(METRICS_WINDOW_SECONDS), seconds=READY_SECONDS_MAX)
-            types = await store.follow(overseeing.types(METRICS_WINDOW_SECONDS), seconds=READY_SECONDS_MAX)
+            stats = await store.stats(METRICS_WINDOW_SECONDS, seconds=READY_SECONDS_MAX)
+            types = await store.types(METRICS_WINDOW_SECONDS, seconds=READY_SECONDS_MAX)
         except (WorkflowError, TimeoutError):
             stats, types = None, []  # also that the database is away is a metric
         return Response(server_metrics(stats, types), headers={"Content-Type": CONTENT_TYPE})

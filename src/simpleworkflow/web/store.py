@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from math import inf
-from time import monotonic
 from typing import TypeVar
 
-from simpleworkflow.client import verbs
+from simpleworkflow.client import overseeing, verbs
 from simpleworkflow.client.place import Place
 from simpleworkflow.client.runners import AsyncRunner
 from simpleworkflow.database import Statement, connect, cut_after
 from simpleworkflow.health import Finding, examine, examine_path
+from simpleworkflow.model import Stats, TypeSummary
 from simpleworkflow.resolve import Database
 from simpleworkflow.session import Session
+from simpleworkflow.statements import look_due
+from simpleworkflow.summaries import WorkerSummary
+from simpleworkflow.web.paced import Paced
 
 __all__ = ["REQUEST_SECONDS_MAX", "Store"]
 
@@ -24,6 +26,7 @@ REQUEST_SECONDS_MAX = 10.0
 STATEMENT_SECONDS_MAX = 9.0
 LONG_SECONDS = 300.0  # what is long for `wf doctor` by default
 EXAMINED_SECONDS = 5.0  # an examination asks some twenty questions
+WORKERS_SHOWN, HOLDS_SHOWN = 500, 10
 
 
 class _Runner(AsyncRunner):
@@ -37,9 +40,9 @@ class Store:
     def __init__(self, database_url: str | None, schema: str | None, pool_size: int) -> None:
         self._place = Place(database_url, schema)
         self._runner = _Runner(self._place, pool_size)
-        self._examining = asyncio.Lock()
-        self._examined_at = -inf
-        self._findings: list[Finding] = []
+        self._due = Paced(lambda: self.ask(look_due()))
+        self._workers = Paced(lambda: self.follow(overseeing.workers(limit=WORKERS_SHOWN, holds=HOLDS_SHOWN)))
+        self._findings = Paced(lambda: asyncio.to_thread(self._examine), seconds=EXAMINED_SECONDS)
 
     @property
     def schema(self) -> str:
@@ -65,17 +68,30 @@ class Store:
         async with asyncio.timeout(seconds):
             return await self._runner.run(statement)
 
+    async def stats(self, window_seconds: float, *, seconds: float = REQUEST_SECONDS_MAX) -> Stats:
+        """Return counts and rates of now, and what is due, which may be some seconds old while runs flow."""
+        async with asyncio.timeout(seconds):
+            return await self.follow(overseeing.stats(window_seconds, due=await self._due.get()))
+
+    async def types(
+        self, window_seconds: float, *, seconds: float = REQUEST_SECONDS_MAX
+    ) -> list[TypeSummary]:
+        """Return a summary of each type; otherwise as ``stats``."""
+        async with asyncio.timeout(seconds):
+            return await self.follow(overseeing.types(window_seconds, due=await self._due.get()))
+
+    async def workers(self) -> list[WorkerSummary]:
+        """Return who the workers are and some of what they hold, some seconds ago while runs flow."""
+        async with asyncio.timeout(REQUEST_SECONDS_MAX):
+            return await self._workers.get()
+
     async def examine(self) -> list[Finding]:
         """Return what ``wf doctor`` finds, on a connection of its own.
 
         Raises:
             DatabaseUnavailable: there is none.
         """
-        async with self._examining:  # one for all who look
-            if monotonic() > self._examined_at + EXAMINED_SECONDS:
-                self._findings = await asyncio.to_thread(self._examine)
-                self._examined_at = monotonic()
-            return self._findings
+        return await self._findings.get()
 
     def _examine(self) -> list[Finding]:
         database = self._place.find()
