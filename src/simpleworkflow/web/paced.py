@@ -12,22 +12,25 @@ __all__ = ["Paced"]
 
 T = TypeVar("T")
 
-# A question that takes longer than this, twice running, rests for a hundred times as long, and for ten seconds at most:
-# so it takes a hundredth of a core, however many look.
+# A question that takes longer than this, twice running, rests for a hundred times as long: so it takes a hundredth of a
+# core, however many look.
 CHEAP_SECONDS = 0.01
 RESTS_TIMES = 100
 REST_SECONDS_MAX = 10.0
 
 
 class Paced(Generic[T]):
-    """An answer for all who look; asked for again after ``seconds``, later where that is dear.
+    """An answer for all who look; asked for again after ``seconds``, where that is dear after ``seconds_max``.
 
     What is cheap and has no ``seconds`` is asked for each time.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[T]], *, seconds: float = 0.0) -> None:
+    def __init__(
+        self, ask: Callable[[], Awaitable[T]], *, seconds: float = 0.0, seconds_max: float = REST_SECONDS_MAX
+    ) -> None:
         self._ask = ask
         self._seconds = seconds
+        self._seconds_max = seconds_max
         self._asking = asyncio.Lock()
         self._took = 0.0
         self._ask_at = -inf
@@ -41,6 +44,6 @@ class Paced(Generic[T]):
                 self._answer = await self._ask()
                 before, self._took = self._took, monotonic() - asked_at
                 takes = min(before, self._took)  # not what was slow but once
-                rest = min(takes * RESTS_TIMES, REST_SECONDS_MAX) if takes > CHEAP_SECONDS else 0.0
+                rest = min(takes * RESTS_TIMES, self._seconds_max) if takes > CHEAP_SECONDS else 0.0
                 self._ask_at = asked_at + max(self._seconds, rest)
             return self._answer

@@ -25,7 +25,8 @@ REQUEST_SECONDS_MAX = 10.0
 # The server itself ends a statement before we cut its connection, so that nothing goes on that nobody waits for.
 STATEMENT_SECONDS_MAX = 9.0
 LONG_SECONDS = 300.0  # what is long for `wf doctor` by default
-EXAMINED_SECONDS = 5.0  # an examination asks some twenty questions
+# An examination asks some twenty questions, some of them of every run that waits.
+EXAMINED_SECONDS, EXAMINED_SECONDS_MAX = 5.0, 20.0
 WORKERS_SHOWN, HOLDS_SHOWN = 500, 10
 
 
@@ -42,7 +43,11 @@ class Store:
         self._runner = _Runner(self._place, pool_size)
         self._due = Paced(lambda: self.ask(look_due()))
         self._workers = Paced(lambda: self.follow(overseeing.workers(limit=WORKERS_SHOWN, holds=HOLDS_SHOWN)))
-        self._findings = Paced(lambda: asyncio.to_thread(self._examine), seconds=EXAMINED_SECONDS)
+        self._findings = Paced(
+            lambda: asyncio.to_thread(self._examine),
+            seconds=EXAMINED_SECONDS,
+            seconds_max=EXAMINED_SECONDS_MAX,
+        )
 
     @property
     def schema(self) -> str:
