@@ -28,7 +28,7 @@ import environments
 import page
 from measures import as_json, summary
 from report import table
-from rounds import Bench, Effort, Figures
+from rounds import Bench, Effort, Figures, submit_in_turns
 from simpleworkflow.errors import WorkflowError
 from stage import server
 from systems import NotMeasuredError, System, systems
@@ -86,7 +86,12 @@ def _measure(url: str, asked: list[System], options: argparse.Namespace) -> dict
     began_at = time.monotonic()
     for number in range(rounds):
         at = number % max(1, len(benches))
-        for bench in benches[at:] + benches[:at]:  # nobody is always first, or always after the same one
+        begun = [
+            one for one in benches[at:] + benches[:at] if one.system.name not in missing
+        ]  # nobody is always first
+        print(f"round {number + 1} of {rounds}: submits one by one", file=sys.stderr, flush=True)
+        submits = submit_in_turns(begun, missing)
+        for bench in begun:
             name = bench.system.name
             if name in missing:
                 continue
@@ -95,7 +100,7 @@ def _measure(url: str, asked: list[System], options: argparse.Namespace) -> dict
                 continue
             print(f"round {number + 1} of {rounds}: {bench.system.title}", file=sys.stderr, flush=True)
             try:
-                found.setdefault(name, []).append(bench.round())
+                found.setdefault(name, []).append({"submit": [submits[name]]} | bench.round())
             except (NotMeasuredError, psycopg.Error) as error:
                 missing[name] = str(error).splitlines()[0]
                 print(f"  not measured: {missing[name]}", file=sys.stderr, flush=True)

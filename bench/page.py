@@ -136,7 +136,8 @@ def _method() -> str:
     return (
         "Each round measures every system once, beginning with another one each time, in a database of its own on"
         " the one server. Submits are timed by the producer, in the system's own language, on a connection that is"
-        " already open. Workers are warmed up first. For a drain they are then held with SIGSTOP while the jobs"
+        " already open; all producers take turns at it twenty times a round, since each waits for the disk, which is"
+        " faster in some seconds than in others. Workers are warmed up first. For a drain they are then held with SIGSTOP while the jobs"
         " are recorded, so that it contains neither their start nor the recording: it is timed from the SIGCONT to"
         " the probe that finds nothing waiting or running, and the system's own count of what it finished must"
         " agree. Latency is from the call of submit to the first line of the handler, one job at a time into an"

@@ -2,6 +2,9 @@
 
 Jobs are recorded while the workers are held by SIGSTOP, idle and warm; a drain is timed from the SIGCONT to the
 probe that finds nothing left.  So no system's drain contains its start, its recording or another system's.
+
+Only what is recorded one by one is measured of all systems together: each waits for the disk, which is faster in some
+seconds than in others, so they take turns many times a second.
 """
 
 from __future__ import annotations
@@ -9,10 +12,12 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psycopg
 
 from databases import Database, fresh_database
 from programs import Program, Starts, Workers
@@ -21,6 +26,7 @@ from systems import NotMeasuredError, System
 START_SECONDS_MAX = 30
 IDLE_SECONDS = 0.3  # after the last job, for what a worker still has to write
 FIRST_SUBMITS = 40  # tell how many the timed ones are
+TURNS = 20
 
 NOTHING = "select 0"
 
@@ -52,8 +58,17 @@ class Bench:
     effort: Effort
     jobs: int = 0
 
+    @contextmanager
+    def producer(self) -> Iterator[Program]:
+        """Yield a producer on a database of its own, which has recorded something."""
+        with fresh_database(self.url) as database:
+            self._setup(database)
+            with self._producer(database) as producer:
+                producer.ask("submit 20")  # the first ones connect, prepare and compile
+                yield producer
+
     def round(self) -> Figures:
-        """Measure everything once, return the samples.
+        """Measure once all but what is recorded one by one, return the samples.
 
         Raises:
             NotMeasuredError: a program failed.
@@ -62,8 +77,10 @@ class Bench:
         with fresh_database(self.url) as database:
             self._setup(database)
             with self._producer(database) as producer:
-                self._submit(producer, found)
-                if self.system.busy:
+                if not self.system.busy:
+                    producer.ask(f"bulk {self.effort.jobs_min}")
+                    found["bulk"] = [self.effort.jobs_max / producer.ask(f"bulk {self.effort.jobs_max}")]
+                else:
                     self._one_worker(database, producer, found)
                     with self._workers(database, producer, 2) as (workers, _):
                         self._drain(database, producer, workers, self.jobs, found, "drain_two")
@@ -90,15 +107,6 @@ class Bench:
         finally:
             program.stop()
         database.checkpoint()
-
-    def _submit(self, producer: Program, found: Figures) -> None:
-        producer.ask("submit 20")  # the first ones connect, prepare and compile
-        rate = FIRST_SUBMITS / producer.ask(f"submit {FIRST_SUBMITS}")
-        count = max(FIRST_SUBMITS, min(self.effort.submits_max, int(rate * self.effort.submit_seconds)))
-        found["submit"] = [count / producer.ask(f"submit {count}")]
-        if not self.system.busy:
-            producer.ask(f"bulk {self.effort.jobs_min}")
-            found["bulk"] = [self.effort.jobs_max / producer.ask(f"bulk {self.effort.jobs_max}")]
 
     def _latencies(self, database: Database, producer: Program, starts: Starts) -> Iterator[float]:
         deadline = time.monotonic() + self.effort.latency_seconds
@@ -204,3 +212,33 @@ class Bench:
             list(starts.new())
         database.wait_until_idle(self.system.busy, self.effort.drain_seconds_max)
         list(starts.new())
+
+
+def submit_in_turns(benches: Sequence[Bench], failed: dict[str, str]) -> dict[str, float]:
+    """Return how many jobs a second each records one by one; ``failed`` is told of those that cannot."""
+    with ExitStack() as stack:
+        producers: dict[str, Program] = {}
+        turns: dict[str, int] = {}  # how many a turn records
+        for bench in benches:
+            name, effort = bench.system.name, bench.effort
+            with _telling(failed, name):
+                producer = stack.enter_context(bench.producer())
+                rate = FIRST_SUBMITS / producer.ask(f"submit {FIRST_SUBMITS}")
+                count = min(effort.submits_max, int(rate * effort.submit_seconds))
+                producers[name], turns[name] = producer, max(1, count // TURNS)
+        seconds = dict.fromkeys(producers, 0.0)
+        names = list(producers)
+        for turn in range(TURNS):
+            for name in names if turn % 2 == 0 else reversed(names):
+                if name not in failed:
+                    with _telling(failed, name):
+                        seconds[name] += producers[name].ask(f"submit {turns[name]}")
+        return {name: TURNS * turns[name] / seconds[name] for name in names if name not in failed}
+
+
+@contextmanager
+def _telling(failed: dict[str, str], name: str) -> Iterator[None]:
+    try:
+        yield
+    except (NotMeasuredError, psycopg.Error) as error:
+        failed[name] = str(error).splitlines()[0]
