@@ -29,9 +29,7 @@ DASHBOARDS = 5
 ASKED_TIMES = 40
 STREAMED_RUNS = 200
 SERVER_SECONDS_MAX = 30
-# Beside what is open a drain is watched for so long: each question of a page is asked once or more.
-BESIDE_SECONDS = 5.0
-BACKLOG_RUNS = 400_000  # more than can be drained meanwhile
+DRAINED_A_SECOND_MAX = 80_000
 EVENTS_A_RUN = 2  # claimed, succeeded; nothing is submitted meanwhile
 API = "/api/v1"
 WAITING = Load(type="waiting.v1")
@@ -223,13 +221,16 @@ def _beside(place: Place, port: int) -> Iterator[Figure]:
             asking.terminate()
             asking.wait(SERVER_SECONDS_MAX)
 
+    sizes = place.ground.sizes
+    backlog = int(DRAINED_A_SECOND_MAX * sizes.beside_seconds)
+
     def rate(beside: AbstractContextManager[object]) -> float:
-        while value(place.conn, _BACKLOG, NOOP.type, BACKLOG_RUNS) < BACKLOG_RUNS:
-            NOOP.submit(place.conn, CHUNK_RUNS_MAX)
+        while value(place.conn, _BACKLOG, NOOP.type, backlog) < backlog:
+            NOOP.submit(place.conn, min(CHUNK_RUNS_MAX, backlog))
         place.ground.checkpoint()
         with beside:
             before, since = value(place.conn, _EVENTS), time.monotonic()
-            time.sleep(BESIDE_SECONDS)
+            time.sleep(sizes.beside_seconds)
             runs: float = (value(place.conn, _EVENTS) - before) / EVENTS_A_RUN
             return runs / (time.monotonic() - since)
 
@@ -238,7 +239,7 @@ def _beside(place: Place, port: int) -> Iterator[Figure]:
         "stream": lambda: rate(_streaming(port)),
         "alone": lambda: rate(nullcontext()),
     }
-    values = in_turns(place.ground.sizes.beside, cases)
+    values = in_turns(sizes.beside, cases)
     name = f"drain beside {DASHBOARDS} open dashboards ÷ alone"
     yield ratio(name, values["dashboards"], values["alone"], Target(least=0.95))
     yield ratio("drain beside a stream of all events ÷ alone", values["stream"], values["alone"])

@@ -29,6 +29,7 @@ class Sizes:
     producer_seconds: float = _size(4.0, 1.0, "how long producers insert (producers)")
     backlog: int = _size(200_000, 30_000, "runs that keep the worker busy meanwhile (producers)")
     beside: int = _size(12, 2, "times that a drain is watched beside dashboards, and a stream (operate)")
+    beside_seconds: float = _size(5.0, 1.0, "how long each time (operate)")
     minutes: float = _size(10.0, 0.5, "how long a steady load lasts (steady)")
 
     @classmethod

@@ -31,6 +31,8 @@ SMALL = {
     "producer-seconds": 1,
     "backlog": 500,
     "minutes": 0.05,
+    "beside": 1,
+    "beside-seconds": 0.1,
 }
 SCENARIOS = {
     "pending": ["300 pending of another prefix ÷ empty"],
