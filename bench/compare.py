@@ -86,9 +86,8 @@ def _measure(url: str, asked: list[System], options: argparse.Namespace) -> dict
     began_at = time.monotonic()
     for number in range(rounds):
         at = number % max(1, len(benches))
-        begun = [
-            one for one in benches[at:] + benches[:at] if one.system.name not in missing
-        ]  # nobody is always first
+        turned = benches[at:] + benches[:at]  # nobody is always first, or always after the same one
+        begun = [one for one in turned if one.system.name not in missing]
         print(f"round {number + 1} of {rounds}: submits one by one", file=sys.stderr, flush=True)
         submits = submit_in_turns(begun, missing)
         for bench in begun:

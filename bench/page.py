@@ -140,11 +140,10 @@ def _method() -> str:
         " faster in some seconds than in others. Workers are warmed up first. For a drain they are then held with"
         " SIGSTOP while the jobs are recorded, so that it contains neither their start nor the recording: it is timed"
         " from the SIGCONT to the probe that finds nothing waiting or running, and the system's own count of what it"
-        " finished must"
-        " agree. Latency is from the call of submit to the first line of the handler, one job at a time into an"
-        " idle worker. WAL is what the server wrote for the submit and the drain, after a checkpoint, ÷ runs. CPU is"
-        " user and system time of the worker's and of the server's processes during the drain. Memory is that of all"
-        " the worker's processes, shared pages counted by their share."
+        " finished must agree. Latency is from the call of submit to the first line of the handler, one job at a time"
+        " into an idle worker. WAL is what the server wrote for the submit and the drain, after a checkpoint, ÷ runs."
+        " CPU is user and system time of the worker's and of the server's processes during the drain. Memory is that"
+        " of all the worker's processes, shared pages counted by their share."
     )
 
 

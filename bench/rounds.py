@@ -10,6 +10,7 @@ seconds than in others, so they take turns many times a second.
 from __future__ import annotations
 
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -242,3 +243,4 @@ def _telling(failed: dict[str, str], name: str) -> Iterator[None]:
         yield
     except (NotMeasuredError, psycopg.Error) as error:
         failed[name] = str(error).splitlines()[0]
+        print(f"  {name}: not measured: {failed[name]}", file=sys.stderr, flush=True)

@@ -218,9 +218,8 @@ def test_without_exchanges_a_held_run_keeps_its_lease_and_is_finished_afterwards
 
     assert ended(db, run_id) == ended(db, waiting) == "succeeded"
     assert events_of(db, run_id) == ["created", "leased", "succeeded"]
-    eventually(
-        lambda: BACK in caplog.text
-    )  # said once the answer is here: the run has ended a moment earlier
+    # Said once the answer is here: the run has ended a moment earlier.
+    eventually(lambda: BACK in caplog.text)
     assert caplog.text.count(AWAY) == caplog.text.count(BACK) == 1
 
 
@@ -254,11 +253,9 @@ def test_a_single_silent_connection_is_one_outage(
     start(type_)
     submit(db, type_)
     proxy.wait_for(r"\.next_upkeep\(")
-
-    proxy.black_hole(
-        of=r"\.(next_upkeep|fold|register_types|register_worker)\("
-    )  # whatever the side link asks
-    proxy.wait_for(r"\.next_upkeep\(", count=3, seconds=20)
+    # Whatever the side link asks: an answer to a fold would end the outage.
+    proxy.black_hole(of=r"\.(next_upkeep|fold|register_types|register_worker)\(")
+    proxy.wait_for(r"\.next_upkeep\(", count=3, seconds=12)
 
     assert ended(db, submit(db, type_)) == "succeeded"
     assert caplog.text.count(AWAY) == 1

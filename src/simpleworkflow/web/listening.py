@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from time import monotonic
 from typing import Annotated
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from simpleworkflow.model import Run
 from simpleworkflow.web.bodies import In, Pattern
 from simpleworkflow.web.errors import ApiError
 from simpleworkflow.web.overview import WindowQuery
+from simpleworkflow.web.paced import Paced
 from simpleworkflow.web.position import Position
 from simpleworkflow.web.routes import Call, Route
 from simpleworkflow.web.sse import EventStream, Streams, message
@@ -35,21 +35,22 @@ class Live:
         self.streams = Streams()
         self.tail = Tail(store)
         self._store = store
-        self._stats: dict[int, tuple[float, bytes]] = {}
-        self._asking = asyncio.Lock()
+        self._stats: dict[int, Paced[bytes]] = {}
 
     async def stats(self, window_seconds: int) -> bytes:
         """Return the stats as JSON, as they were a second ago at most: one question for all who look."""
-        async with self._asking:
-            asked_at, text = self._stats.get(window_seconds, (float("-inf"), b""))
-            if monotonic() - asked_at >= STATS_SECONDS * 0.9:
-                asked_at = monotonic()
-                text = msgspec.json.encode(await self._store.stats(window_seconds))
-                while len(self._stats) >= 16:  # windows that nobody looks at any more
-                    self._stats.pop(next(iter(self._stats)))
-                self._stats.pop(window_seconds, None)
-                self._stats[window_seconds] = asked_at, text
-            return text
+        asked = self._stats.pop(window_seconds, None)
+        while len(self._stats) >= 16:  # windows that nobody looks at any more
+            self._stats.pop(next(iter(self._stats)))
+        self._stats[window_seconds] = asked = asked or self._asks(window_seconds)
+        return await asked.get()
+
+    def _asks(self, window_seconds: int) -> Paced[bytes]:
+        async def ask() -> bytes:
+            return msgspec.json.encode(await self._store.stats(window_seconds))
+
+        seconds = STATS_SECONDS * 0.9
+        return Paced(ask, seconds=seconds, seconds_max=seconds)
 
 
 class StreamQuery(In):

@@ -12,8 +12,8 @@ __all__ = ["Paced"]
 
 T = TypeVar("T")
 
-# A question that takes longer than this, twice running, rests for a hundred times as long: so it takes a hundredth of a
-# core, however many look.
+# A question that takes longer than this, twice running, rests for a hundred times as long, or for its ``seconds_max``:
+# up to there it takes a hundredth of a core, however many look.
 CHEAP_SECONDS = 0.01
 RESTS_TIMES = 100
 REST_SECONDS_MAX = 10.0
