@@ -151,6 +151,7 @@ class Exchanger:
             if answer is None:
                 self._pace.wake()  # nobody has told what is due
                 await link.pause()
+                self._pace.wake()  # whatever others asked meanwhile: that this link is served again only it can tell
                 continue
             await self._take(answer, batch, claim, lease_until)
             self._changed.set()
