@@ -3,7 +3,7 @@
 -- A function of this schema names its transition in the setting workflow.transition, local to the transaction,
 -- for the length of its one statement, and who acts in workflow.actor.  A write without it is a plain one: the
 -- guard then allows what the table of transitions allows to plain SQL, and nothing else.  The setting alone
--- is worth nothing to others: it counts only while the table's owner acts, which for every other role is
+-- is worth nothing to others: it counts only with the table owner's rights, which for every other role is
 -- inside our security definer functions.  (A role that owns the tables can drop the triggers too; run
 -- migrations as one role and the application as another where that matters.)
 
@@ -166,11 +166,13 @@ create trigger audit_insert after insert on {schema}.workflow_run
   referencing new table as new_runs
   for each statement execute function {schema}.audit_insert();
 
--- The setting that names a transition is worth nothing to a role that is not the owner.
+-- The setting that names a transition is worth nothing to a role without the owner's rights.  These have by themselves, and
+-- nobody can take it from them, the right to grant: to ask for that reads no table (5 instead of 16 microseconds, three times
+-- for each claim and each finish).
 create function {schema}.guard_transition() returns trigger language plpgsql
   set search_path = pg_catalog, pg_temp as $fn$
 begin
-  if current_user <> (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid)
+  if not has_table_privilege(tg_relid, 'TRIGGER WITH GRANT OPTION')
      and (tg_nargs = 0 or current_setting('workflow.transition', true) <> '') then
     raise exception using errcode = 'WF001',
       message = 'workflow.transition is set, but only the functions of this schema may make a transition',
@@ -202,7 +204,7 @@ declare
 begin
   -- The trigger's condition knows the owner of when it was made.
   if current_setting('workflow.transition', true) <> ''
-     and current_user = (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid) then
+     and has_table_privilege(tg_relid, 'TRIGGER WITH GRANT OPTION') then
     return new;
   end if;
   if v_cancels then
@@ -280,31 +282,24 @@ create function {schema}.audit_transition() returns trigger language plpgsql sec
 declare
   v_transition text := current_setting('workflow.transition');
   v_actor text := current_setting('workflow.actor', true);
-  v_attempt int;
-  v_token bigint;
-  v_data jsonb;
 begin
-  if v_transition in ('claim', 'finish') then
-    select run.attempt, run.fencing_token,
-           jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token)
-      into v_attempt, v_token, v_data
-      from new_runs as run
-     limit 1;
-  end if;
   if v_transition = 'claim' then
     insert into {schema}.workflow_event (workflow_id, event_type, data)
     select run.id, 'leased',
-           case when run.attempt = v_attempt and run.fencing_token = v_token then v_data
+           case when run.attempt = first.attempt and run.fencing_token = first.fencing_token then first.data
                 else jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token) end
-      from new_runs as run
+      from (select run.attempt, run.fencing_token,
+                   jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token) as data
+              from new_runs as run limit 1) as first
+     cross join new_runs as run
      where run.keeps_events;
   elsif v_transition = 'finish' then
     insert into {schema}.workflow_event (workflow_id, event_type, data)
     select run.id,
            case run.status when 'pending' then 'retried' else run.status end,
            case
-             when run.status = 'succeeded' and run.attempt = v_attempt and run.fencing_token = v_token then
-               v_data
+             when run.status = 'succeeded' and run.attempt = first.attempt and run.fencing_token = first.fencing_token then
+               first.data
              when run.status = 'succeeded' then
                jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token)
              when run.status = 'failed' then
@@ -314,7 +309,10 @@ begin
                jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token,
                                   'error', run.last_error, 'run_at', run.run_at)
            end
-      from new_runs as run
+      from (select run.attempt, run.fencing_token,
+                   jsonb_build_object('worker', v_actor, 'attempt', run.attempt, 'token', run.fencing_token) as data
+              from new_runs as run limit 1) as first
+     cross join new_runs as run
      where run.keeps_events;
   elsif v_transition = 'heartbeat' then
     insert into {schema}.workflow_event (workflow_id, event_type, data)
@@ -404,14 +402,14 @@ create trigger audit_cancel after update on {schema}.workflow_run
 
 -- Runs and events leave only through prune, and through finish where a policy does not keep what succeeded; events are
 -- written only by the triggers and functions here, policies and operations only by their functions.  As above, the setting
--- that names the function counts only while the table's owner acts.
+-- that names the function counts only with the owner's rights.
 create function {schema}.guard_history() returns trigger language plpgsql
   set search_path = pg_catalog, pg_temp as $fn$
 begin
   if (tg_op, current_setting('workflow.transition', true)) in (
        ('DELETE', 'prune'), ('DELETE', 'finish'), ('INSERT', 'progress'), ('INSERT', 'policy'), ('UPDATE', 'policy'),
        ('INSERT', 'operation'), ('UPDATE', 'operation'))
-     and current_user = (select pg_get_userbyid(relowner) from pg_class where oid = tg_relid) then
+     and has_table_privilege(tg_relid, 'TRIGGER WITH GRANT OPTION') then
     return null;
   end if;
   raise exception using errcode = 'WF001',

@@ -190,6 +190,9 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = on set ji
 set plan_cache_mode = force_generic_plan as $fn$
 #variable_conflict use_column
 declare
+  v_lanes {schema}.lane[] := p_lanes;
+  v_from int := 1;
+  v_to int;
   v_queue {schema}.lane[];
   v_lane {schema}.lane;
   v_empty {schema}.lane[];
@@ -202,12 +205,18 @@ declare
 begin
   ids := '{}';
   lanes := '{}';
-  for v_queue in
-    select array_agg(row(lane.type, lane.priority, lane.run_at, lane.id)::{schema}.lane order by lane.position)
-      from unnest(p_lanes) with ordinality as lane (type, priority, run_at, id, position)
-     group by lane.priority
-     order by lane.priority
-  loop
+  if cardinality(p_lanes) > 1 then
+    v_lanes := array(select row(lane.type, lane.priority, lane.run_at, lane.id)::{schema}.lane
+                       from unnest(p_lanes) with ordinality as lane (type, priority, run_at, id, position)
+                      order by lane.priority, lane.position);
+  end if;
+  while v_from <= cardinality(v_lanes) loop
+    v_to := v_from;
+    while v_lanes[v_to + 1].priority = v_lanes[v_from].priority loop
+      v_to := v_to + 1;
+    end loop;
+    v_queue := v_lanes[v_from:v_to];
+    v_from := v_to + 1;
     v_count := cardinality(v_queue);
     v_next := 1;
     v_empty := '{}';
@@ -260,8 +269,10 @@ declare
   c_last constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
   c_moment constant interval := '1 microsecond';
   v_disabled text[] := {schema}.disabled_types();
-  v_range record;
+  v_patterns text[] := coalesce(p_patterns, '{}');
+  v_pattern text;
   v_from text collate "C" := '';
+  v_before text collate "C";
   v_head {schema}.lane;
   v_heads {schema}.lane[] := '{}';
   v_due {schema}.lane[];
@@ -272,17 +283,23 @@ begin
   lanes := '{}';
 
   -- The best lane of each type.  Every character of a type sorts above '!' and below '~'.
-  for v_range in
-    select case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C" as low,
-           case when pattern like '%\%' then left(pattern, -1) || '~' else pattern || '!' end collate "C" as high
-      from unnest(p_patterns) as pattern order by 1, 2
-  loop
-    v_from := greatest(v_from, v_range.low);
+  if cardinality(p_patterns) > 1 then
+    v_patterns := array(select pattern from unnest(p_patterns) as pattern
+                         order by case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C");
+  end if;
+  foreach v_pattern in array v_patterns loop
+    if v_pattern like '%\%' then
+      v_from := greatest(v_from, left(v_pattern, -1) collate "C");
+      v_before := left(v_pattern, -1) || '~';
+    else
+      v_from := greatest(v_from, v_pattern collate "C");
+      v_before := v_pattern || '!';
+    end if;
     loop
       select run.type, run.priority, run.run_at, c_last into v_head
         from {schema}.workflow_run as run
        where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
-         and run.type >= v_from and run.type < v_range.high
+         and run.type >= v_from and run.type < v_before
        order by run.type, run.priority, run.run_at
        limit 1;
       exit when not found;
@@ -373,6 +390,11 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 set plan_cache_mode = force_generic_plan as $fn$
 begin
+  -- Mostly there is none at all, which is asked in a third of the time.
+  if not exists (select from {schema}.workflow_run as run
+                  where run.status = 'pending' and run.deleted_at is null and run.is_suspect and run.run_at <= p_now) then
+    return null;
+  end if;
   return (
     select run.id
       from {schema}.workflow_run as run
@@ -448,6 +470,7 @@ declare
   v_look_seconds double precision;
   v_disabled text[];
   v_suspect uuid;
+  v_set text;   -- assigned, since a perform costs ten times as much
 begin
   if (p_lease_seconds > 0 and p_lease_seconds <= 31536000) is not true then
     raise exception using errcode = 'WF002',
@@ -483,26 +506,29 @@ begin
       from {schema}.lock_due_runs(p_patterns, p_limit, v_now) as locked;
     v_look_seconds := extract(epoch from clock_timestamp() - v_now);
     -- Where nothing was found, something may come next.
-    v_lanes := v_lanes || array(
-      select row(known.type, known.priority, known.run_at, known.id)::{schema}.lane
-        from unnest(v_known) as known
-       where not exists (select from unnest(v_lanes) as lane
-                          where lane.type = known.type and lane.priority = known.priority)
-       limit 16);
+    if cardinality(v_known) > 0 then
+      v_lanes := v_lanes || array(
+        select row(known.type, known.priority, known.run_at, known.id)::{schema}.lane
+          from unnest(v_known) as known
+         where not exists (select from unnest(v_lanes) as lane
+                            where lane.type = known.type and lane.priority = known.priority)
+         limit 16);
+    end if;
   end if;
-  if p_lanes is not null and v_suspect is null then
-    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                        null::timestamptz, false, case when cardinality(v_ids) = 0 then v_next_due_at end,
-                        v_lanes::text, v_look_seconds;
-  elsif cardinality(v_ids) = 0 then
-    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                        null::timestamptz, false, v_next_due_at, null::text, null::double precision;
+  if p_lanes is not null and v_suspect is null or cardinality(v_ids) = 0 then
+    is_suspect := false;
+    next_due_at := case when cardinality(v_ids) = 0 then v_next_due_at end;
+    if p_lanes is not null then
+      lanes := v_lanes::text;
+      look_seconds := v_look_seconds;
+    end if;
+    return next;
   end if;
   if cardinality(v_ids) = 0 then
     return;
   end if;
   v_now := clock_timestamp();   -- the locks may have been long in coming: the lease begins when they are there
-  perform set_config('workflow.transition', 'claim', true), set_config('workflow.actor', p_worker, true);
+  v_set := set_config('workflow.transition', 'claim', true) || set_config('workflow.actor', p_worker, true);
   return query
   with claimed as (
     update {schema}.workflow_run as run
@@ -517,7 +543,7 @@ begin
          greatest(claimed.run_at, claimed.created_at), null::text, null::double precision
     from claimed
    order by claimed.priority, claimed.run_at, claimed.id;
-  perform set_config('workflow.transition', '', true);
+  v_set := set_config('workflow.transition', '', true);
 end
 $fn$;
 
@@ -566,26 +592,27 @@ set jit = off set plan_cache_mode = force_generic_plan as $fn$
 declare
   v_now timestamptz := clock_timestamp();
   v_deleted bigint;
+  v_set text;   -- assigned, since a perform costs ten times as much
 begin
   if (cardinality(p_tokens), cardinality(p_statuses)) is distinct from (cardinality(p_ids), cardinality(p_ids)) then
     raise exception using errcode = 'WF002', message = 'p_ids, p_tokens, p_statuses: expected the same number of each';
-  elsif exists (select from unnest(p_statuses) as wanted (status)
-              where wanted.status is null or wanted.status not in ('succeeded', 'failed', 'pending')) then
+  elsif not p_statuses <@ array['succeeded', 'failed', 'pending'] then
     raise exception using errcode = 'WF002', message = 'p_statuses: expected succeeded, failed or pending';
-  elsif exists (select from unnest(p_results) as wanted (result)
-                 where not {schema}.fits(result, 1048576)) then
+  elsif num_nonnulls(variadic p_results) > 0
+        and exists (select from unnest(p_results) as wanted (result)
+                     where not {schema}.fits(result, 1048576)) then
     raise exception using errcode = 'WF002',
       message = 'p_results: expected at most 1048576 bytes as text and 100 levels each, got more',
       hint = 'keep large data elsewhere and return a reference to it';
   end if;
-  perform set_config('workflow.transition', 'finish', true), set_config('workflow.actor', p_worker, true);
+  v_set := set_config('workflow.transition', 'finish', true) || set_config('workflow.actor', p_worker, true);
   if exists (select from {schema}.workflow_policy as policy
               where policy.applies_until is null and not policy.keeps_succeeded)
   then
     return query select {schema}.delete_succeeded(p_worker, p_ids, p_tokens, p_statuses);
     get diagnostics v_deleted = row_count;
     if v_deleted = cardinality(p_ids) then
-      perform set_config('workflow.transition', '', true);
+      v_set := set_config('workflow.transition', '', true);
       return;
     end if;
   end if;
@@ -616,7 +643,7 @@ begin
      and run.fencing_token = done.token   -- the fence: a run claimed again has a higher token
      and run.leased_by = p_worker
   returning run.id;
-  perform set_config('workflow.transition', '', true);
+  v_set := set_config('workflow.transition', '', true);
 end
 $fn$;
 
