@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from simpleworkflow.maintenance import LEASES, RUNS, Board, Expiry, Look
+from simpleworkflow.maintenance import LEASES, RUNS, Board, Expiry, Look, Rests, repeat
 from simpleworkflow.resolve import Database
 from simpleworkflow.statements import Exchanged
 from simpleworkflow.worker.calling import Callers
@@ -202,6 +202,72 @@ def test_workers_of_other_leases_look_for_themselves() -> None:
     asyncio.run(Expiry(link, lease_seconds=3, board=board).run_once())  # type: ignore[arg-type]
 
     assert link.count == 2
+
+
+def test_a_look_for_leases_may_be_late_unless_one_is_known_to_lapse() -> None:
+    board = Board()
+    unknown, known = (Expiry(CountingLink(left), board=Board()) for left in (None, 2.0))  # type: ignore[arg-type]
+    told = Expiry(CountingLink(None), board=board)  # type: ignore[arg-type]
+    board.note(LEASES, HALF_LEASE, Look(monotonic() - 1, monotonic() + 1))
+
+    for one in (unknown, known, told):
+        asyncio.run(one.run_once())
+
+    assert [one.slack_seconds for one in (unknown, known, told)] == [2.5, 0.0, 0.0]
+
+
+# ── rests ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Counted:
+    """A service that rests for a moment, and may rest for much longer."""
+
+    name = "counted"
+
+    def __init__(self, slack_seconds: float) -> None:
+        self.slack_seconds = slack_seconds
+        self.count = 0
+
+    async def run_once(self) -> float:
+        self.count += 1
+        return 0.01
+
+
+def test_services_rest_until_their_idle_worker_is_awake_anyway() -> None:
+    asyncio.run(_rest_until_awake())
+
+
+async def _rest_until_awake() -> None:
+    link = CountingLink(Exchanged([], None, frozenset()))
+    engine, rests, service = an_idle_engine(link, Board()), Rests(), Counted(slack_seconds=60)
+    repeating = asyncio.create_task(repeat(service, rests))
+    await asyncio.sleep(0.1)
+    before = service.count
+    engine.exchanger.on_awake = rests.end
+    working = asyncio.create_task(engine.run())
+
+    await until(lambda: service.count == 3)
+
+    for task in (working, repeating):
+        task.cancel()
+    await asyncio.wait([working, repeating])
+    assert before == 1
+    assert link.count >= 2  # it was woken by the polls, and not more often
+
+
+def test_a_service_rests_no_longer_than_it_may_in_a_process_that_sleeps() -> None:
+    asyncio.run(_rest_alone())
+
+
+async def _rest_alone() -> None:
+    service, began = Counted(slack_seconds=0.1), monotonic()
+    repeating = asyncio.create_task(repeat(service, Rests()))
+
+    await until(lambda: service.count == 3)
+
+    repeating.cancel()
+    await asyncio.wait([repeating])
+    assert monotonic() - began >= 2 * (0.01 + 0.1)
 
 
 # ── heartbeats ─────────────────────────────────────────────────────────────────────────────────────

@@ -16,6 +16,8 @@ logger = logging.getLogger("simpleworkflow.maintenance")
 
 LOOK_SECONDS_MIN = 0.05
 LOOK_SECONDS_MAX = 5.0
+# A look for shorter leases may be so much of its pause late: three quarters of a lease are still less than one.
+SLACK_PART = 0.5
 
 
 class Expiry:
@@ -44,12 +46,14 @@ class Expiry:
         self._look_seconds = min(LOOK_SECONDS_MAX, lease_seconds / 2)
         self._board = board or Board()
         self._question = f"{self._look_seconds}".encode()
+        self.slack_seconds = 0.0
 
     async def run_once(self) -> float:
         """Expire what has lapsed; return the seconds until the next lease may lapse, at most five."""
         sent_at = monotonic()
         look = self._board.read(LEASES, self._question)
         if look and look.next_at > sent_at:
+            self._note_slack(look)
             return min(look.next_at - sent_at, self._look_seconds)
         left = await self._look()
         if left is not None and left <= 0:  # else there is nothing to expire, and one question was enough
@@ -57,8 +61,15 @@ class Expiry:
         seconds = self._look_seconds
         if left is not None:
             seconds = min(seconds, max(LOOK_SECONDS_MIN, left))
-        self._board.note(LEASES, self._question, Look(sent_at, sent_at + seconds))
+        look = Look(sent_at, sent_at + seconds)
+        self._board.note(LEASES, self._question, look)
+        self._note_slack(look)
         return seconds
+
+    def _note_slack(self, look: Look) -> None:
+        # A lease that is known to lapse before the next look is looked for when it does.
+        is_known = look.next_at - look.looked_at < self._look_seconds - LOOK_SECONDS_MIN
+        self.slack_seconds = 0.0 if is_known else SLACK_PART * self._look_seconds
 
     async def _look(self) -> float | None:
         if self._on_operations is None:

@@ -26,6 +26,7 @@ class Folding:
     """
 
     name = "folding"
+    slack_seconds = PAUSE_SECONDS / 2
 
     def __init__(self, link: Asks, *, board: Board | None = None) -> None:
         self._link = link

@@ -81,6 +81,7 @@ class Exchanger:
         is_traced: bool = False,
     ) -> None:
         self.set_hungry: Callable[[bool], None] = lambda _: None  # where there is no notifier
+        self.on_awake: Callable[[], None] = lambda: None  # called when we woke by ourselves
         self._holder = holder
         self._worker_id = worker_id
         self._patterns = list(patterns)
@@ -305,6 +306,7 @@ class Exchanger:
     def _look(self) -> None:
         self._looking = None
         self._changed.set()
+        self.on_awake()
 
     def _look_no_more(self) -> None:
         if self._looking is not None:

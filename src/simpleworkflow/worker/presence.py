@@ -40,6 +40,7 @@ class Presence:
     """The service that enters a worker, and says when it stops; its heart says that it is alive."""
 
     name = "presence"
+    slack_seconds = 0.0
 
     def __init__(self, link: Asks, worker_id: str, *, patterns: Sequence[str], concurrency: int) -> None:
         self._link = link

@@ -20,7 +20,7 @@ import psycopg
 from simpleworkflow.codec import describe_error
 from simpleworkflow.database import connect, cut_after, translated
 from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
-from simpleworkflow.maintenance import Board, Expiry, Folding, Operations, repeat
+from simpleworkflow.maintenance import Board, Expiry, Folding, Operations, Rests, repeat
 from simpleworkflow.metrics import Tally
 from simpleworkflow.migrate import check_schema
 from simpleworkflow.notifier import Notifier
@@ -217,7 +217,9 @@ class WorkerProcess:
             on_operations=operations.wake,
         )
         services = (expiry, operations, Folding(self._side, board=self._board), self._presence)
-        tasks = [asyncio.create_task(repeat(service)) for service in services]
+        rests = Rests()
+        self._engine.exchanger.on_awake = rests.end
+        tasks = [asyncio.create_task(repeat(service, rests)) for service in services]
         tasks.append(asyncio.create_task(self._keep_tending()))
         if not self._database.is_pooled:
             cancels = Cancels(self._engine)
