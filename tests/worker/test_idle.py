@@ -9,9 +9,12 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+import pytest
+
 from simpleworkflow.maintenance import LEASES, RUNS, Board, Expiry, Look, Rests, repeat
 from simpleworkflow.resolve import Database
 from simpleworkflow.statements import Exchanged
+from simpleworkflow.worker import exchanging
 from simpleworkflow.worker.calling import Callers
 from simpleworkflow.worker.engine import Engine
 from simpleworkflow.worker.handlers import Handlers
@@ -45,7 +48,7 @@ class CountingLink:
         await asyncio.sleep(0)
 
 
-def an_idle_engine(link: Any, board: Board, pattern: str = "a.b") -> Engine:
+def an_idle_engine(link: Any, board: Board, pattern: str = "a.b", link_count: int = 1) -> Engine:
     handlers, table = Handlers(), SlotTable.create(2)
 
     async def handle(run: Any) -> None:
@@ -58,7 +61,7 @@ def an_idle_engine(link: Any, board: Board, pattern: str = "a.b") -> Engine:
         patterns=[pattern],
         options=WorkerOptions(concurrency=2, poll_seconds=POLL_SECONDS),
         table=table,
-        links=[link],
+        links=[link] * link_count,
         side=link,
         callers=Callers(threads=1, cpu_processes=1, table=table),
         board=board,
@@ -114,6 +117,32 @@ async def _ask_beside_one_of_another_type() -> None:
     for task in (working, looking):
         task.cancel()
     await asyncio.wait([working, looking])
+
+
+class SlowLink(CountingLink):
+    """A link whose answers take a moment, in which another link of the worker may look for work."""
+
+    async def ask(self, statement: Any) -> Any:
+        await asyncio.sleep(0.002)
+        return await super().ask(statement)
+
+
+def test_an_idle_worker_of_two_links_wakes_for_its_polls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanging, "LOOK_SECONDS", 0.01)
+    asyncio.run(_wake_for_polls())
+
+
+async def _wake_for_polls() -> None:
+    link, woken = SlowLink(Exchanged([], None, frozenset())), list[float]()
+    engine = an_idle_engine(link, Board(), link_count=2)
+    engine.exchanger.on_awake = lambda: woken.append(monotonic())
+    working = asyncio.create_task(engine.run())
+
+    await until(lambda: link.count == 12)
+
+    working.cancel()
+    await asyncio.wait([working])
+    assert len(woken) <= 13
 
 
 def test_what_one_worker_found_is_told_to_the_others_with_what_is_due() -> None:

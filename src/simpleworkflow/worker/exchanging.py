@@ -155,6 +155,7 @@ class Exchanger:
                 self._pace.wake()  # whatever others asked meanwhile: that this link is served again only it can tell
                 continue
             await self._take(answer, batch, claim, lease_until)
+            self._look_no_more()  # all that wait are woken, and say anew by when to look
             self._changed.set()
         self._changed.set()
 
