@@ -1,7 +1,8 @@
 """A real PostgreSQL for the tests, and a schema of its own for each that asks.
 
 ``DATABASE_URL``, where it is set, names the server (and ``DATABASE_SUPERUSER_URL`` a superuser of it, for the
-tests that plant faults); otherwise the embedded server is started in a temporary folder.
+tests that plant faults); otherwise the embedded server is started in a temporary folder.  Of several test processes
+each has a database of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from builders import Database, connect, direct
@@ -60,7 +62,9 @@ def server() -> Iterator[Server]:
     """The server that ``DATABASE_URL`` names, else an embedded one that is gone after the session."""
     url = os.environ.get("DATABASE_URL")
     if url:
-        yield Server(parse(url).conninfo, _superuser_url(direct(parse(url).conninfo)))
+        named = Server(parse(url).conninfo, _superuser_url(direct(parse(url).conninfo)))
+        with _own_database(named, os.environ.get("PYTEST_XDIST_WORKER", "")) as server:
+            yield server
         return
     # Not pytest's folder: as root the server's account could not enter it.
     folder = Path(tempfile.mkdtemp(prefix="wf-tests-"))
@@ -72,6 +76,25 @@ def server() -> Iterator[Server]:
             conn.execute("select pg_reload_conf()")
         yield Server(postgres.url, superuser_url)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _own_database(server: Server, worker: str) -> Iterator[Server]:
+    """Yield the server with a database for one of several test processes: tests count what is done in theirs."""
+    if not worker or server.superuser_url is None or direct(server.url) != server.url:
+        yield server
+        return
+    name = f"tests_{worker}_{os.getpid()}"
+    owner = sql.Identifier(str(conninfo_to_dict(server.url)["user"]))
+    with psycopg.connect(server.superuser_url, autocommit=True) as conn:
+        conn.execute(
+            sql.SQL("create database {} owner {} template template0").format(sql.Identifier(name), owner)
+        )
+        urls = (make_conninfo(one, dbname=name) for one in (server.url, server.superuser_url))
+        try:
+            yield Server(*(parse(one).conninfo for one in urls))
+        finally:
+            conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
