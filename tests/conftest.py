@@ -85,7 +85,8 @@ def _own_database(server: Server, worker: str) -> Iterator[Server]:
         yield server
         return
     name = f"tests_{worker}_{os.getpid()}"
-    owner = sql.Identifier(str(conninfo_to_dict(server.url)["user"]))
+    with psycopg.connect(server.url) as conn:
+        owner = sql.Identifier(conn.info.user)
     with psycopg.connect(server.superuser_url, autocommit=True) as conn:
         conn.execute(
             sql.SQL("create database {} owner {} template template0").format(sql.Identifier(name), owner)

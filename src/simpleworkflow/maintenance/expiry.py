@@ -16,12 +16,12 @@ logger = logging.getLogger("simpleworkflow.maintenance")
 
 LOOK_SECONDS_MIN = 0.05
 LOOK_SECONDS_MAX = 5.0
-# A look for shorter leases may be so much of its pause late: three quarters of a lease are still less than one.
-SLACK_PART = 0.5
+# Looks for leases that nobody knows of begin after this part of it; so much later at most, where the process sleeps.
+PAUSE_PART, SLACK_PART = 0.65, 0.3
 
 
 class Expiry:
-    """Expires lapsed leases when the next one is due, and looks for shorter ones every half a lease.
+    """Expires lapsed leases when the next one is due, and looks for shorter ones within half a lease.
 
     ``lease_seconds`` is how long this worker's own leases are; the others' most likely too.  What another worker on
     the ``board``, with leases as long, has found in the meantime need not be asked again.  ``on_expired`` is called
@@ -45,6 +45,7 @@ class Expiry:
         self._on_operations = on_operations
         self._look_seconds = min(LOOK_SECONDS_MAX, lease_seconds / 2)
         self._board = board or Board()
+        self._pause_seconds = PAUSE_PART * self._look_seconds
         self._question = f"{self._look_seconds}".encode()
         self.slack_seconds = 0.0
 
@@ -58,18 +59,18 @@ class Expiry:
         left = await self._look()
         if left is not None and left <= 0:  # else there is nothing to expire, and one question was enough
             left = await self._expire()
-        seconds = self._look_seconds
-        if left is not None:
-            seconds = min(seconds, max(LOOK_SECONDS_MIN, left))
+        seconds = self._pause_seconds
+        if left is not None and left < self._look_seconds:
+            # One that lapses soon is looked for when it does, or first a little sooner than others would be.
+            seconds = max(LOOK_SECONDS_MIN, min(left, 0.9 * seconds))
         look = Look(sent_at, sent_at + seconds)
         self._board.note(LEASES, self._question, look)
         self._note_slack(look)
         return seconds
 
     def _note_slack(self, look: Look) -> None:
-        # A lease that is known to lapse before the next look is looked for when it does.
-        is_known = look.next_at - look.looked_at < self._look_seconds - LOOK_SECONDS_MIN
-        self.slack_seconds = 0.0 if is_known else SLACK_PART * self._look_seconds
+        is_soon = look.next_at - look.looked_at < 0.95 * self._pause_seconds
+        self.slack_seconds = 0.0 if is_soon else SLACK_PART * self._look_seconds
 
     async def _look(self) -> float | None:
         if self._on_operations is None:

@@ -26,24 +26,26 @@ class Folding:
     """
 
     name = "folding"
-    slack_seconds = PAUSE_SECONDS / 2
 
     def __init__(self, link: Asks, *, board: Board | None = None) -> None:
         self._link = link
         self._board = board or Board()
         self._is_behind = False
+        self.slack_seconds = 0.0
 
     async def run_once(self) -> float:
         """Fold what there is; return the seconds until there may be something worth folding."""
         sent_at = monotonic()
         look = self._board.read(FOLDS, b"")
         if look and look.next_at > sent_at and not self._is_behind:
+            self.slack_seconds = (look.next_at - look.looked_at) / 2
             return look.next_at - sent_at
         # Part after part while there is more than one: the pause is for what others have folded just now.
         pause_seconds = 0.0 if self._is_behind else PAUSE_SECONDS_MIN / 2
         folded = await self._link.ask(fold_counts(limit=FOLDED_AT_ONCE, pause_seconds=pause_seconds))
         self._is_behind = folded == FOLDED_AT_ONCE
         if self._is_behind:
+            self.slack_seconds = 0.0
             return 0.0
         seconds = PAUSE_SECONDS
         if folded == 0:
@@ -51,4 +53,5 @@ class Folding:
         elif folded and folded > MANY:
             seconds = PAUSE_SECONDS_MIN
         self._board.note(FOLDS, b"", Look(sent_at, sent_at + seconds))
+        self.slack_seconds = seconds / 2
         return seconds

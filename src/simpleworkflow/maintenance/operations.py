@@ -30,7 +30,7 @@ class Operations:
     """
 
     name = "operations"
-    slack_seconds = 0.0  # it does not rest
+    slack_seconds = 0.0  # it waits by itself
 
     def __init__(self, link: Asks, carrier: str, *, look_seconds: float | None = None) -> None:
         self._link = link

@@ -101,7 +101,7 @@ class _WherePermitted:
 
     def __init__(self, service: Service) -> None:
         self.name = service.name
-        self.slack_seconds = 0.0  # a server that sleeps is no worker with wake-ups to share
+        self.slack_seconds = 0.0  # a server has no polls whose wake-ups it could share
         self._service = service
 
     async def run_once(self) -> float:

@@ -81,7 +81,7 @@ class Exchanger:
         is_traced: bool = False,
     ) -> None:
         self.set_hungry: Callable[[bool], None] = lambda _: None  # where there is no notifier
-        self.on_awake: Callable[[], None] = lambda: None  # called when we woke by ourselves
+        self.on_awake: Callable[[], None] = lambda: None  # called when this process is awake
         self._holder = holder
         self._worker_id = worker_id
         self._patterns = list(patterns)
@@ -157,6 +157,7 @@ class Exchanger:
             await self._take(answer, batch, claim, lease_until)
             self._look_no_more()  # all that wait are woken, and say anew by when to look
             self._changed.set()
+            self.on_awake()
         self._changed.set()
 
     async def _exchange(self, link: Link, batch: list[Finished], claim: Claim) -> Exchanged | None:
