@@ -120,13 +120,8 @@ def server(programs: Path, folder: Path) -> Iterator[dict[str, str]]:
         **account(),
     )
     port = free_port()
+    settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
     command = [programs / "postgres", "-D", home / "data"]
-    settings = {
-        "listen_addresses": "127.0.0.1",
-        "port": port,
-        "unix_socket_directories": "",
-        "fsync": "off",
-    }
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
     with (folder / "log").open("w") as log:
