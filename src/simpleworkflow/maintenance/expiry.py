@@ -16,8 +16,8 @@ logger = logging.getLogger("simpleworkflow.maintenance")
 
 LOOK_SECONDS_MIN = 0.05
 LOOK_SECONDS_MAX = 5.0
-# The next look comes after the first of these parts of the seconds that it may take, where the process is awake then, and
-# after both where it sleeps: with what rests are longer by chance, still within all of them.
+# The next look comes after the first of these parts of the seconds that it may take, where the process is awake
+# then, and after both where it sleeps: with what rests are longer by chance, still within all of them.
 PAUSE_PART, SLACK_PART = 0.65, 0.3
 
 
