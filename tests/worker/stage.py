@@ -37,9 +37,23 @@ def eventually(look: Callable[[], T], *, seconds: float = 10, every: float = 0.0
 
 
 def ended(db: Database, run_id: str, *, seconds: float = 10) -> str:
-    """Return how a run ended."""
-    eventually(lambda: status_of(db, run_id) in TERMINAL, seconds=seconds, what=f"the end of run {run_id}")
+    """Return how a run ended; one that has not is told with its history."""
+    try:
+        eventually(lambda: status_of(db, run_id) in TERMINAL, seconds=seconds)
+    except AssertionError:
+        raise AssertionError(
+            f"not ended within {seconds} s: run {run_id}\n{history_of(db, run_id)}"
+        ) from None
     return status_of(db, run_id)
+
+
+def history_of(db: Database, run_id: str) -> str:
+    """Return the events of a run, a line each: when, which, whose."""
+    events = db.execute(
+        "select created_at::time, event_type, data from workflow_event where workflow_id = %s order by id",
+        [run_id],
+    )
+    return "\n".join(" ".join(map(str, event)) for event in events)
 
 
 def error_of(db: Database, run_id: str) -> str:

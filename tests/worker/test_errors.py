@@ -62,6 +62,9 @@ def cpu_work(run: Any) -> Any:
             if os.fork():
                 os._exit(7)
             time.sleep(15)
+        case "fork and hang":
+            os.fork()
+            time.sleep(15)
         case "unpicklable":
             return threading.Lock()
         case "raise":
@@ -311,6 +314,16 @@ def test_a_process_that_died_is_noticed_though_its_fork_lives_on(module_db: Data
 
     assert ended(module_db, run_id) == "failed"
     assert "the handler's process died: exit code 7" in error_of(module_db, run_id)
+
+
+@pytest.mark.fault(
+    "Death, pause, leases", "a handler's own process overruns, a fork of it holds its pipes", "P1"
+)
+def test_killing_a_process_whose_fork_lives_on_blocks_nobody(module_db: Database) -> None:
+    run_id = submit(module_db, "cpu.v1", {"do": "fork and hang"})
+
+    assert ended(module_db, run_id, seconds=4) == "failed"  # a kill that waits for the fork waits for 5
+    assert "time-out of 0.3 s" in error_of(module_db, run_id)
 
 
 def test_a_handler_that_cannot_be_sent_to_a_process_fails_its_attempt(module_db: Database) -> None:

@@ -83,6 +83,24 @@ def test_what_a_handler_does_to_its_process_costs_at_most_its_attempt(
 
 
 @pytest.mark.fault(
+    SECTION, "a handler's own process dies, its worker has lost its output and ignores SIGCHLD", "P1, P11"
+)
+def test_a_process_that_died_is_noticed_whatever_others_did_to_the_worker(
+    db: Database, database_url: str, tmp_path: Path
+) -> None:
+    with Program(database_url, tmp_path, target="hostile:worker") as program:
+        program.started()
+        for kind, deed in (("thread", "close_output"), ("async", "ignore_signals")):
+            assert ended(db, submit(db, f"hostile.{kind}.v1", deed)) == "succeeded"
+
+        run_id = submit(db, "hostile.cpu.v1", "abort")
+
+        assert ended(db, run_id) == "succeeded"
+        assert events_of(db, run_id) == RAISED
+        assert error_of(db, run_id) == "RuntimeError: the handler's process died: exit code unknown"
+
+
+@pytest.mark.fault(
     "Shutdown, deploys, migrations", "SIGTERM after a handler has taken all signals for itself", "P1"
 )
 def test_a_worker_whose_handler_took_the_signals_stops_all_the_same(

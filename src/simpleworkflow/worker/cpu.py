@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from simpleworkflow.codec import describe_error
 from simpleworkflow.statements import Claimed
 from simpleworkflow.worker.context import WorkflowRun
+from simpleworkflow.worker.exits import has_ended, open_end
 from simpleworkflow.worker.forks import check_process, end_fork
 from simpleworkflow.worker.lifeline import describe_exit
 from simpleworkflow.worker.slots import SlotTable, Verdict
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CpuPool"]
 
-ALIVE_CHECK_SECONDS = 1.0
+ALIVE_CHECK_SECONDS = 1.0  # where the system does not tell of a process's end
+DEATH_SECONDS_MAX = 5.0
 # A process that has not imported its handler's module by then hangs, and would keep its place for ever.
 READY_SECONDS_MAX = 60.0
 
@@ -98,6 +100,7 @@ class _CpuProcess:
     def __init__(self, table: SlotTable, function: bytes) -> None:
         # Spawned, not forked: a fork would inherit our connections.
         context = multiprocessing.get_context("spawn")
+        _occupy_standard_descriptors()
         self._is_ready = False
         self._pipe, self._theirs = context.Pipe()
         # Nothing is ever said on it: its end tells the process that we are gone.
@@ -114,9 +117,11 @@ class _CpuProcess:
         finally:
             self._theirs.close()
             lifeline.close()
+        self._end = None if self._process.pid is None else open_end(self._process.pid)
 
     def is_alive(self) -> bool:
-        return self._process.is_alive()
+        # The process itself is asked only where it must be: it is never seen to end where a handler ignores SIGCHLD.
+        return self._process.is_alive() if self._end is None else not has_ended(self._end)
 
     async def be_ready(self) -> None:
         """Wait until the process takes jobs: only then can sending it a large one not block the loop."""
@@ -144,19 +149,21 @@ class _CpuProcess:
                 return word == "result", value
 
     async def _receive(self) -> tuple[str, Any]:
-        loop = asyncio.get_running_loop()
-        readable = asyncio.Event()
-        loop.add_reader(self._pipe.fileno(), readable.set)
+        loop, told = asyncio.get_running_loop(), asyncio.Event()
+        # Not by the end of the pipe alone: what the process forked may hold it open when the process has died.
+        tellers = [self._pipe.fileno(), *([] if self._end is None else [self._end])]
+        for fd in tellers:
+            loop.add_reader(fd, told.set)
         try:
-            # Not for the end of the pipe alone: what the process forked may hold it open when the process has died.
-            while not readable.is_set() and self.is_alive():
+            while not told.is_set() and self.is_alive():
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(ALIVE_CHECK_SECONDS):
-                        await readable.wait()
-            if not readable.is_set() and not self._pipe.poll():
-                raise self._death()
+                    async with asyncio.timeout(ALIVE_CHECK_SECONDS if self._end is None else None):
+                        await told.wait()
         finally:
-            loop.remove_reader(self._pipe.fileno())
+            for fd in tellers:
+                loop.remove_reader(fd)
+        if not self._pipe.poll():
+            raise self._death()
         try:
             word, value = self._pipe.recv()
         except (EOFError, OSError):
@@ -164,16 +171,37 @@ class _CpuProcess:
         return word, value
 
     def _death(self) -> RuntimeError:
-        self._process.join(1)
+        self._wait_for_end(1)
         return RuntimeError(f"the handler's process died: {describe_exit(self._process.exitcode)}")
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.join(5)
+        if self._pipe.closed:
+            return
+        if self.is_alive():
+            self._process.kill()
+            self._wait_for_end(DEATH_SECONDS_MAX)
         self._pipe.close()
         self._lifeline.close()
         if self._process.exitcode is not None:
             self._process.close()
+        if self._end is not None:
+            os.close(self._end)
+
+    def _wait_for_end(self, seconds: float) -> None:
+        if self._end is None:
+            self._process.join(seconds)
+        else:
+            has_ended(self._end, seconds=seconds)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Leave none of 0 to 2 free, which every new process inherits: a handler may have closed them.
+
+    The other end of a pipe, opened as one of these, would be everybody's.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 # ── in the process ─────────────────────────────────────────────────────────────────────────────────

@@ -14,11 +14,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from simpleworkflow.resolve import Database
+from simpleworkflow.worker.exits import open_end
 
 __all__ = [
     "BYE",
@@ -119,11 +120,12 @@ def hear(fd: int) -> Iterator[bytes]:
     parent, poll = os.getppid(), select.poll()
     poll.register(fd, select.POLLIN)
     # A process that the other side forked may keep its end open: then the parent's own end tells.
-    with _end_of(parent) as ended:
-        seconds = PARENT_CHECK_SECONDS
-        if ended is not None:
-            poll.register(ended, select.POLLIN)
-            seconds = LIFELINE_CHECK_SECONDS
+    ended = open_end(parent)
+    seconds = PARENT_CHECK_SECONDS
+    if ended is not None:
+        poll.register(ended, select.POLLIN)
+        seconds = LIFELINE_CHECK_SECONDS
+    try:
         while os.getppid() == parent:
             heard = dict(poll.poll(seconds * 1000))
             if ended in heard and heard[ended] & select.POLLNVAL:  # a handler has closed it
@@ -137,21 +139,10 @@ def hear(fd: int) -> Iterator[bytes]:
                 if not said:
                     return
                 yield said
-
-
-@contextmanager
-def _end_of(pid: int) -> Iterator[int | None]:
-    """Yield a descriptor that becomes readable when a process ends; None where the system has none."""
-    try:
-        fd = os.pidfd_open(pid)
-    except (AttributeError, OSError):  # no Linux, an old one, or the process is gone already
-        yield None
-        return
-    try:
-        yield fd
     finally:
-        with suppress(OSError):  # a handler has closed it
-            os.close(fd)
+        if ended is not None:
+            with suppress(OSError):  # a handler has closed it
+                os.close(ended)
 
 
 async def watch_lifeline(fd: int) -> bool:
@@ -179,7 +170,9 @@ def database_order(database: Database) -> dict[str, Any]:
 
 def describe_exit(code: int | None) -> str:
     """Return how a process ended, for people."""
-    if code is None or code >= 0:
+    if code is None:
+        return "exit code unknown"
+    if code >= 0:
         return f"exit code {code}"
     try:
         return f"killed by {signal.Signals(-code).name}"
