@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -11,7 +12,7 @@ from time import monotonic
 import pytest
 
 from builders import Database, column_of, events_of, status_of, submit
-from worker.stage import Notes, Program, ended, error_of, eventually, is_running
+from worker.stage import WF, Notes, Program, ended, error_of, eventually, is_running
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,23 @@ def test_a_handler_that_segfaults_ends_after_its_attempts_and_others_flow(
     assert events_of(module_db, poison) == ["created", *["leased", "expired"] * 3]
     assert "died" in error_of(module_db, poison)
     assert {ended(module_db, run_id) for run_id in others} == {"succeeded"}
+
+
+@pytest.mark.fault(
+    "Death, pause, leases", "a worker dies whose service was started with SIGCHLD ignored", "P1"
+)
+def test_how_a_child_ended_is_told_though_sigchld_was_ignored(
+    db: Database, database_url: str, tmp_path: Path
+) -> None:
+    ignore = "import os, sys; from signal import *; signal(SIGCHLD, SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    ignoring = (sys.executable, "-c", ignore, WF)
+    with Program(database_url, tmp_path, wf=ignoring) as program:
+        program.started()
+        run_id = submit(db, "app.segfault.v1", max_attempts=1)
+
+        assert ended(db, run_id) == "failed"
+
+        eventually(lambda: "ended (killed by SIGSEGV)" in program.log, what=program.log)
 
 
 @pytest.mark.fault("Death, pause, leases", "an async handler blocks the loop past its time-out", "P4, P7")
