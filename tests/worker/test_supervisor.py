@@ -98,7 +98,9 @@ def test_a_handler_that_segfaults_ends_after_its_attempts_and_others_flow(
 def test_how_a_child_ended_is_told_though_sigchld_was_ignored(
     db: Database, database_url: str, tmp_path: Path
 ) -> None:
-    ignore = "import os, sys; from signal import *; signal(SIGCHLD, SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    ignore = (
+        "import os, sys; from signal import *; signal(SIGCHLD, SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
     ignoring = (sys.executable, "-c", ignore, WF)
     with Program(database_url, tmp_path, wf=ignoring) as program:
         program.started()
