@@ -33,11 +33,13 @@ class Session:
     """How to begin a session.
 
     ``is_pooled``: a transaction pooler is in between.  ``statement_seconds``: the server itself ends a statement
-    that takes longer, and no other time-out of the role counts; None leaves them all to the role.
+    that takes longer, and no other time-out of the role counts; None leaves them all to the role.  ``worker_id``: whose
+    it is; it holds a lock of that name, shared, so that others can wait until no session of a dead worker is left.
     """
 
     is_pooled: bool
     statement_seconds: float | None = None
+    worker_id: str | None = None
 
     def begin(self, conn: psycopg.Connection[Any]) -> None:
         """Set an open session; to be called once."""
@@ -63,7 +65,11 @@ class Session:
         settings = {"default_transaction_isolation": READ_COMMITTED} | self._limits(conn)
         if self.statement_seconds is not None:
             settings |= {"idle_session_timeout": "0"} | KEEPALIVES
-        return "; ".join(f"set {name} = '{value}'" for name, value in settings.items()).encode()
+        begin = [f"set {name} = '{value}'" for name, value in settings.items()]
+        if self.worker_id is not None:
+            name = sql.quote(self.worker_id, conn)
+            begin.append(f"select pg_advisory_lock_shared(hashtextextended({name}, 0))")
+        return "; ".join(begin).encode()
 
     def _limits(self, conn: psycopg.BaseConnection[Any]) -> dict[str, str]:
         if self.statement_seconds is None:

@@ -223,6 +223,13 @@ class CoreMachine(RuleBasedStateMachine):
         dead = [self._a_claim(which).worker]
         assert expire(self.db, *dead) == self.oracle.expire(dead)
 
+    @rule(which=which)
+    def crash_with_a_claim_on_its_way(self, which: int) -> None:
+        held = [self._a_claim(which), self._a_claim(which // 7)]
+        known = [(one.id, one.fencing_token) for one in held]
+        said = expire(self.db, held[0].worker, held=held)
+        assert said == self.oracle.expire([held[0].worker], known)
+
     @rule(periods=st.integers(1, 3))
     def clock_forward(self, periods: int) -> None:
         self.oracle.now += periods
@@ -317,7 +324,7 @@ class CoreMachine(RuleBasedStateMachine):
         rows = {row[0]: row for row in self.db.execute(ROWS.encode()).fetchall()}
         assert rows.keys() == self.oracle.runs.keys()
         for run_id, run in self.oracle.runs.items():
-            assert rows[run_id][:COLUMNS] == run.row()
+            assert rows[run_id][:COLUMNS] == run.row(), (rows[run_id][:COLUMNS], run.row(), run.events)
             for is_, should in zip(rows[run_id][COLUMNS:], run.times(), strict=True):
                 assert (is_ is None) == (should is None)
                 assert should is None or _is_near(is_, should - self.oracle.now)

@@ -58,6 +58,7 @@ from simpleworkflow.statements.working import (
     record_progress,
     register_types,
     release_runs,
+    wait_for_sessions,
 )
 
 __all__ = [
@@ -114,5 +115,6 @@ __all__ = [
     "submit_run",
     "submit_runs",
     "verify",
+    "wait_for_sessions",
     "why",
 ]

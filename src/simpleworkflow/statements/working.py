@@ -141,12 +141,32 @@ def release_runs(worker: str, held: Sequence[tuple[str, int]]) -> Statement[set[
     )
 
 
-def expire_runs(dead_workers: Sequence[str] = ()) -> Statement[dict[str, str]]:
-    """Take the runs of lapsed leases and of workers known dead; return what each became."""
+def expire_runs(
+    dead_workers: Sequence[str] = (), held: Sequence[tuple[str, int]] | None = None
+) -> Statement[dict[str, str]]:
+    """Take the runs of lapsed leases and of workers known dead; return what each became.
+
+    ``held``: what the dead ones held, ids and tokens; anything else of theirs is given back untried.
+    """
+    ids, tokens = (None, None) if held is None else _held_arrays(held)
     return Statement(
-        "select id::text, status from {schema}.expire(%s::text[])",
-        (list(dead_workers),),
+        "select id::text, status from {schema}.expire(%s::text[], p_ids => %s::uuid[], p_tokens => %s::bigint[])",
+        (list(dead_workers), ids, tokens),
         dict,
+        is_repeatable=True,
+    )
+
+
+def wait_for_sessions(worker: str, seconds: float) -> Statement[None]:
+    """Wait until no session is left in which a worker known dead might still claim.
+
+    Raises, when executed:
+        psycopg.errors.LockNotAvailable: there is one after ``seconds``.
+    """
+    return Statement(
+        "select set_config('lock_timeout', %s, true), pg_advisory_xact_lock(hashtextextended(%s, 0))",
+        (f"{seconds * 1000:.0f}ms", worker),
+        lambda _: None,
         is_repeatable=True,
     )
 

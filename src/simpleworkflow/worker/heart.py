@@ -20,7 +20,7 @@ from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
 from simpleworkflow.metrics import Tallies, Tally
 from simpleworkflow.notifier import say_vacant
 from simpleworkflow.resolve import Database
-from simpleworkflow.statements import end_workers, expire_runs, heartbeat_runs
+from simpleworkflow.statements import end_workers, expire_runs, heartbeat_runs, wait_for_sessions
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.lifeline import BYE, Dependent, database_order, read_order, watch_lifeline
 from simpleworkflow.worker.link import Link, Outage
@@ -33,6 +33,8 @@ logger = logging.getLogger("simpleworkflow.heart")
 
 STARTING_SECONDS = 0.2
 EXPIRE_SECONDS = 10.0
+# The server ends the sessions of a process that died within milliseconds, unless that has left a fork behind.
+SESSIONS_SECONDS_MAX = 0.5
 # A beat that is not answered in this part of a lease is sent again on another connection.
 DEADLINE_PART = 0.3
 DEADLINE_SECONDS_MAX = 5.0
@@ -59,6 +61,7 @@ class Heart:
     ) -> None:
         self.watched: list[Watched] = []
         self._schema = database.schema
+        self._is_pooled = database.is_pooled
         self._tallies = tallies
         outage = Outage(is_silent=is_beside, tally=tallies.own if tallies else None)
         self._link = Link(database, outage, deadline_seconds=DEADLINE_SECONDS_MAX)
@@ -95,19 +98,33 @@ class Heart:
             alive = [one for one in self.watched if one.table.lease_seconds and not _is_stopped(one.pid)]
             await self._roll_call.call(self._link, {one.worker_id: one.table.held_count() for one in alive})
 
-    async def expire(self, worker_ids: list[str], *, seconds: float = EXPIRE_SECONDS) -> None:
-        """Take at once the runs of workers known dead; within some seconds, else by their leases' end."""
+    async def expire(self, dead: Watched, *, seconds: float = EXPIRE_SECONDS) -> None:
+        """Take at once the runs of a worker known dead; within some seconds, else by their leases' end."""
+        held = [(slot.run_id, slot.fencing_token) for slot in dead.table.held()]
         with suppress(TimeoutError, WorkflowError, psycopg.Error):
             async with asyncio.timeout(seconds):
-                count = 0
-                while taken := await self._link.ask_until_answered(expire_runs(worker_ids)):
-                    count += len(taken)  # a call takes no more than a thousand
+                await self._wait_for_sessions(dead)
+                taken = await self._link.ask_until_answered(expire_runs([dead.worker_id]))
+                count, more = len(taken), taken
+                while more:  # a call takes no more than a thousand; and a claim may have been on its way
+                    more = await self._link.ask_until_answered(expire_runs([dead.worker_id], held))
+                    count += len(more)
                 await self._link.ask_until_answered(say_vacant(self._schema))
                 if count and self._tallies is not None:
                     self._tallies.own.count_expired(count)
                 if count:
-                    logger.warning("runs taken from dead workers %s: %d", " ".join(worker_ids), count)
-                await self._link.ask(end_workers(worker_ids, "lost"))
+                    logger.warning("runs taken from the dead worker %s: %d", dead.worker_id, count)
+                await self._link.ask(end_workers([dead.worker_id], "lost"))
+
+    async def _wait_for_sessions(self, dead: Watched) -> None:
+        """Let statements that a dead worker has sent come to their end: after that it claims nothing any more."""
+        if self._is_pooled:
+            return
+        seconds = min(
+            SESSIONS_SECONDS_MAX, max(0.05, dead.table.lease_seconds / 10)
+        )  # the others' beats wait too
+        with suppress(psycopg.errors.LockNotAvailable):
+            await self._link.ask_until_answered(wait_for_sessions(dead.worker_id, seconds))
 
     async def say_stopped(self, worker_id: str) -> None:
         """Say that a worker has ended as it should, unless that takes long."""
@@ -254,7 +271,7 @@ async def beat_beside(lifeline: int, table_fd: int) -> None:
     with suppress(asyncio.CancelledError):
         await beating
     if not said_bye:
-        await heart.expire([order["worker_id"]])
+        await heart.expire(heart.watched[0])
     await heart.close()
 
 

@@ -92,10 +92,16 @@ def _reason(error: BaseException) -> str:
 
 
 class Link:
-    """A connection that executes statements one at a time and waits for no answer longer than ``deadline_seconds``."""
+    """A connection that executes statements one at a time and waits for no answer longer than ``deadline_seconds``.
 
-    def __init__(self, database: Database, outage: Outage, *, deadline_seconds: float) -> None:
+    ``worker_id``: for whom it claims; see ``wait_for_sessions``.
+    """
+
+    def __init__(
+        self, database: Database, outage: Outage, *, deadline_seconds: float, worker_id: str | None = None
+    ) -> None:
         self._database = database
+        self._worker_id = worker_id
         self._outage = outage
         self.deadline_seconds = deadline_seconds
         self._conn: psycopg.AsyncConnection[Any] | None = None
@@ -186,7 +192,9 @@ class Link:
 
     async def _connect(self, seconds: int) -> psycopg.AsyncConnection[Any]:
         session = Session(
-            is_pooled=self._database.is_pooled, statement_seconds=SERVER_DEADLINE_PART * self.deadline_seconds
+            is_pooled=self._database.is_pooled,
+            statement_seconds=SERVER_DEADLINE_PART * self.deadline_seconds,
+            worker_id=self._worker_id,
         )
         conn = await connect_async(
             self._database.conninfo, session=session, prepare_threshold=1, connect_timeout=seconds

@@ -114,7 +114,9 @@ class WorkerProcess:
         self._tally = tally
         self._outage = outage = Outage(tally=tally)
         deadline = max(2.0, plan.options.lease_seconds / 3)
-        self._links = [Link(database, outage, deadline_seconds=deadline) for _ in range(2)]
+        self._links = [
+            Link(database, outage, deadline_seconds=deadline, worker_id=worker_id) for _ in range(2)
+        ]
         self._side = Link(database, outage, deadline_seconds=deadline)
         self._callers = Callers(
             threads=plan.options.threads,

@@ -242,7 +242,7 @@ class Supervisor:
     async def _expire(self, child: _Child) -> None:
         failpoints.hit("expiring")
         seconds = EXPIRE_SECONDS_AT_STOP if self._is_stopping else EXPIRE_SECONDS
-        await self._heart.expire([child.watched.worker_id], seconds=seconds)
+        await self._heart.expire(child.watched, seconds=seconds)
 
     def _give_up(self, exit_code: int, reason: str) -> None:
         if not self._exit_code:
