@@ -15,7 +15,7 @@ from psycopg import IsolationLevel, sql
 from psycopg.adapt import Dumper
 from psycopg.pq import TransactionStatus
 
-__all__ = ["Session"]
+__all__ = ["WAIT_FOR_SESSIONS", "Session"]
 
 READ_COMMITTED = "read committed"
 # A server whose client is gone without a word notices that within half a minute too, not after two hours, and
@@ -26,6 +26,10 @@ KEEPALIVES = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "30s",
 }
+# Of a worker known dead: until it has none left in which it might still claim, or the time-out, which is an error.
+WAIT_FOR_SESSIONS = (
+    "select set_config('lock_timeout', %s, true), pg_advisory_xact_lock(hashtextextended(%s, 0))"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,6 @@ from simpleworkflow.statements.working import (
     record_progress,
     register_types,
     release_runs,
-    wait_for_sessions,
 )
 
 __all__ = [
@@ -115,6 +114,5 @@ __all__ = [
     "submit_run",
     "submit_runs",
     "verify",
-    "wait_for_sessions",
     "why",
 ]

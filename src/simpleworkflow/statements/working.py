@@ -157,20 +157,6 @@ def expire_runs(
     )
 
 
-def wait_for_sessions(worker: str, seconds: float) -> Statement[None]:
-    """Wait until no session is left in which a worker known dead might still claim.
-
-    Raises, when executed:
-        psycopg.errors.LockNotAvailable: there is one after ``seconds``.
-    """
-    return Statement(
-        "select set_config('lock_timeout', %s, true), pg_advisory_xact_lock(hashtextextended(%s, 0))",
-        (f"{seconds * 1000:.0f}ms", worker),
-        lambda _: None,
-        is_repeatable=True,
-    )
-
-
 def next_lease_until() -> Statement[float | None]:
     """Return the seconds until the next lease lapses unless it is extended; None: nothing is leased."""
     return Statement(

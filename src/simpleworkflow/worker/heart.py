@@ -16,11 +16,13 @@ from time import monotonic
 
 import psycopg
 
+from simpleworkflow.database import Statement
 from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
 from simpleworkflow.metrics import Tallies, Tally
 from simpleworkflow.notifier import say_vacant
 from simpleworkflow.resolve import Database
-from simpleworkflow.statements import end_workers, expire_runs, heartbeat_runs, wait_for_sessions
+from simpleworkflow.session import WAIT_FOR_SESSIONS
+from simpleworkflow.statements import end_workers, expire_runs, heartbeat_runs
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.lifeline import BYE, Dependent, database_order, read_order, watch_lifeline
 from simpleworkflow.worker.link import Link, Outage
@@ -120,11 +122,12 @@ class Heart:
         """Let statements that a dead worker has sent come to their end: after that it claims nothing any more."""
         if self._is_pooled:
             return
-        seconds = min(
-            SESSIONS_SECONDS_MAX, max(0.05, dead.table.lease_seconds / 10)
-        )  # the others' beats wait too
+        # A tenth of the lease: the beats of the others wait meanwhile.
+        seconds = min(SESSIONS_SECONDS_MAX, max(0.05, dead.table.lease_seconds / 10))
+        values = (f"{seconds * 1000:.0f}ms", dead.worker_id)
+        wait = Statement(WAIT_FOR_SESSIONS, values, lambda _: None, is_repeatable=True)
         with suppress(psycopg.errors.LockNotAvailable):
-            await self._link.ask_until_answered(wait_for_sessions(dead.worker_id, seconds))
+            await self._link.ask_until_answered(wait)
 
     async def say_stopped(self, worker_id: str) -> None:
         """Say that a worker has ended as it should, unless that takes long."""

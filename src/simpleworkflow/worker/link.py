@@ -94,7 +94,7 @@ def _reason(error: BaseException) -> str:
 class Link:
     """A connection that executes statements one at a time and waits for no answer longer than ``deadline_seconds``.
 
-    ``worker_id``: for whom it claims; see ``wait_for_sessions``.
+    ``worker_id``: for whom it claims; see ``Session``.
     """
 
     def __init__(
