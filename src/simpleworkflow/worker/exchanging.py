@@ -288,14 +288,18 @@ class Exchanger:
     async def _wait(self, limit: int) -> None:
         if not limit and not self._room.claiming:
             self.set_hungry(False)  # no room: whoever has some shall be woken instead of us
+        self._look_within(self._seconds_left(limit))
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _seconds_left(self, limit: int) -> float:
+        """Return how long there is nothing to do, unless something changes."""
         seconds = LOOK_SECONDS
         if self._ended:
             seconds = min(seconds, FINISH_DELAY_SECONDS - (monotonic() - self._ended_at))
         elif limit:  # idle: nothing changes that does not say so
             seconds = self._pace.seconds_left(monotonic())
-        self._look_within(max(seconds, 0.0))
-        self._changed.clear()
-        await self._changed.wait()
+        return max(seconds, 0.0)
 
     def _look_within(self, seconds: float) -> None:
         """Let all that wait look again by then: one timer for all, which no time-out of each has to cancel."""
@@ -307,7 +311,11 @@ class Exchanger:
 
     def _look(self) -> None:
         self._looking = None
-        self._changed.set()
+        limit = self._claim_limit()
+        if self._is_batch_due(limit):
+            self._changed.set()
+        else:  # another worker has looked meanwhile, and found nothing: none of those that wait need wake
+            self._look_within(self._seconds_left(limit))
         self.on_awake()
 
     def _look_no_more(self) -> None:

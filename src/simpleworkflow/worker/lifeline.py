@@ -36,7 +36,7 @@ __all__ = [
 
 PARENT_CHECK_SECONDS = 0.5
 # Where the system tells of the parent's end: no more than whether a handler has closed the descriptors.
-LIFELINE_CHECK_SECONDS = 2.0
+LIFELINE_CHECK_SECONDS = 10.0
 # Ctrl-C, the terminal's end and the end of a service reach all its processes; what becomes of these is for whoever
 # started them.  A child that is only starting holds nothing, and SIGTERM may end it.
 IGNORED = {
