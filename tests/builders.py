@@ -204,10 +204,9 @@ def progress(db: Database, held: Held, note: Any = 1) -> bool:
     )
 
 
-def expire(db: Database, *dead: str, held: Sequence[Held] | None = None) -> dict[str, str]:
-    """Expire lapsed leases and those of dead workers, who held ``held``; return what each run became."""
-    pairs = None if held is None else [(one.id, one.fencing_token) for one in held]
-    return dict(ask(db, statements.expire_runs(dead, pairs)))
+def expire(db: Database, *dead: str, taken: Sequence[str] = ()) -> dict[str, str]:
+    """Expire lapsed leases and those of dead workers, ``taken`` of them before; return what each run became."""
+    return dict(ask(db, statements.expire_runs(dead, taken)))
 
 
 def cancel(db: Database, run_id: str, *, reason: str | None = None) -> bool:

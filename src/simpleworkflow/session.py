@@ -15,7 +15,7 @@ from psycopg import IsolationLevel, sql
 from psycopg.adapt import Dumper
 from psycopg.pq import TransactionStatus
 
-__all__ = ["WAIT_FOR_SESSIONS", "Session"]
+__all__ = ["Session"]
 
 READ_COMMITTED = "read committed"
 # A server whose client is gone without a word notices that within half a minute too, not after two hours, and
@@ -26,10 +26,11 @@ KEEPALIVES = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "30s",
 }
-# Of a worker known dead: until it has none left in which it might still claim, or the time-out, which is an error.
-WAIT_FOR_SESSIONS = (
-    "select set_config('lock_timeout', %s, true), pg_advisory_xact_lock(hashtextextended(%s, 0))"
-)
+# Never waited for, and in one message with the settings; a role that may take no locks does without.
+_LOCK = """do $lock$ begin
+  perform pg_try_advisory_lock_shared(hashtextextended({}, 0));
+exception when insufficient_privilege then null;
+end $lock$"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class Session:
 
     ``is_pooled``: a transaction pooler is in between.  ``statement_seconds``: the server itself ends a statement
     that takes longer, and no other time-out of the role counts; None leaves them all to the role.  ``worker_id``: whose
-    it is; it holds a lock of that name, shared, so that others can wait until no session of a dead worker is left.
+    it is; a session of its own then holds a lock of that name, shared, by which others know that it has not ended.
     """
 
     is_pooled: bool
@@ -71,8 +72,7 @@ class Session:
             settings |= {"idle_session_timeout": "0"} | KEEPALIVES
         begin = [f"set {name} = '{value}'" for name, value in settings.items()]
         if self.worker_id is not None:
-            name = sql.quote(self.worker_id, conn)
-            begin.append(f"select pg_advisory_lock_shared(hashtextextended({name}, 0))")
+            begin.append(_LOCK.format(sql.quote(self.worker_id, conn)))
         return "; ".join(begin).encode()
 
     def _limits(self, conn: psycopg.BaseConnection[Any]) -> dict[str, str]:

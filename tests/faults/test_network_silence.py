@@ -123,7 +123,7 @@ def test_a_lock_session_that_is_silent_costs_no_more_than_the_poll(
 
 
 @pytest.mark.fault(NETWORK, "a half-open session of the wake-ups is found, said once, and replaced", "P7")
-@pytest.mark.parametrize("of", ["^listen", r"advisory_lock\("])
+@pytest.mark.parametrize("of", ["^listen", pytest.param(r"advisory_lock\(", id="advisory_lock")])
 def test_a_silent_wake_up_session_is_found_and_said_once(
     of: str,
     proxy: Proxy,

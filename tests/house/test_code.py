@@ -29,6 +29,7 @@ SQL_ELSEWHERE = {
     "migrate.py": "its bookkeeping has to be there before the first migration",
     "notifier.py": "LISTEN, NOTIFY and session locks belong to a session and have no place in a function",
     "session.py": "the settings of a worker's session",
+    "worker/link.py": "the lock of a worker's session",
 }
 # Statements that call no function of the schema: they are asked before it is known to be the right one.
 NO_CALL = {"statements/checking.py"}

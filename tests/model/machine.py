@@ -225,10 +225,9 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule(which=which)
     def crash_with_a_claim_on_its_way(self, which: int) -> None:
-        held = [self._a_claim(which), self._a_claim(which // 7)]
-        known = [(one.id, one.fencing_token) for one in held]
-        said = expire(self.db, held[0].worker, held=held)
-        assert said == self.oracle.expire([held[0].worker], known)
+        claims = [self._a_claim(which), self._a_claim(which // 7)]
+        dead, taken = claims[0].worker, [one.id for one in claims]
+        assert expire(self.db, dead, taken=taken) == self.oracle.expire([dead], taken)
 
     @rule(periods=st.integers(1, 3))
     def clock_forward(self, periods: int) -> None:

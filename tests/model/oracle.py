@@ -175,16 +175,12 @@ class Oracle:
 
     # ── what time and people do ────────────────────────────────────────────────────────────────────
 
-    def expire(self, dead: Sequence[str], known: Sequence[tuple[str, int]] | None = None) -> dict[str, str]:
-        """Lapsed leases and those of dead workers, given back if not among the known; what each run became."""
-        untouched = [
-            run
-            for run in self.runs.values()
-            if known is not None and run.leased_by in dead and (run.id, run.token) not in known
-        ]
-        for run in untouched:
+    def expire(self, dead: Sequence[str], taken: Sequence[str] = ()) -> dict[str, str]:
+        """Lapsed leases and those of dead workers, given back if taken before; what each run became."""
+        late = [run for run in self.runs.values() if run.leased_by in dead and run.id in taken]
+        for run in late:
             assert self.release(run.id, run.token, run.leased_by or "")
-        return {run.id: "pending" for run in untouched} | self._expire(dead)
+        return {run.id: "pending" for run in late} | self._expire(dead)
 
     def _expire(self, dead: Sequence[str]) -> dict[str, str]:
         held: dict[str, int] = {}

@@ -324,40 +324,30 @@ def test_runs_of_a_worker_known_dead_are_expired_before_their_lease_lapses(db):
     assert status_of(db, alive) == "leased"
 
 
-def test_what_a_dead_worker_is_not_known_to_have_held_is_given_back_untried(db):
-    held = a_held_run(db, worker="dead")
-    late = a_run(db, status="leased", worker="dead", max_attempts=1)
-
-    became = expire(db, "dead", held=[held])
-
-    assert became == {held.id: "pending", late: "pending"}
-    assert events_of(db, held) == ["created", "leased", "expired"]
-    assert events_of(db, late) == ["created", "leased", "released"]
-    assert [column_of(db, one, "attempt") for one in (held.id, late)] == [1, 0]
-    assert [column_of(db, one, "crashes") for one in (held.id, late)] == [0, 0]
-
-
-def test_a_claim_that_a_dead_workers_session_made_of_what_it_had_held_is_given_back(db):
-    held = a_held_run(db, worker="dead", max_attempts=2)
+def test_what_a_dead_workers_session_claims_when_it_was_taken_already_is_given_back(db):
+    taken = a_held_run(db, worker="dead", max_attempts=2)
     expire(db, "dead")
-    assert claim(db, worker="dead", pattern=held.type) is not None
+    assert claim(db, worker="dead", pattern=taken.type) is not None
+    other = a_run(db, status="leased", worker="dead")
 
-    became = expire(db, "dead", held=[held])
+    became = expire(db, "dead", taken=[taken.id])
 
-    assert became == {held.id: "pending"}
-    assert events_of(db, held) == ["created", "leased", "expired", "leased", "released"]
-    assert column_of(db, held.id, "attempt") == 1
+    assert became == {taken.id: "pending", other: "pending"}
+    assert events_of(db, taken) == ["created", "leased", "expired", "leased", "released"]
+    assert column_of(db, taken.id, "attempt") == 1
+    assert events_of(db, other) == ["created", "leased", "expired"]
+    assert column_of(db, other, "attempt") == 1
 
 
-def test_what_a_live_worker_holds_is_nobodys_to_give_back(db):
-    lapsed, alive = a_run(db, status="leased", worker="late"), a_run(db, status="leased", worker="alive")
-    lapse(db, lapsed)
+def test_what_was_taken_of_the_dead_and_is_held_by_a_live_worker_is_left(db):
+    taken = a_held_run(db, worker="dead")
+    expire(db, "dead")
+    assert claim(db, worker="alive", pattern=taken.type) is not None
 
-    became = expire(db, "dead", held=[])
+    became = expire(db, "dead", taken=[taken.id])
 
-    assert became == {lapsed: "pending"}
-    assert events_of(db, lapsed) == ["created", "leased", "expired"]
-    assert status_of(db, alive) == "leased"
+    assert became == {}
+    assert column_of(db, taken.id, "leased_by") == "alive"
 
 
 def test_expiry_leaves_a_lease_that_has_not_lapsed(db):

@@ -320,6 +320,9 @@ def test_a_process_that_died_is_noticed_though_its_fork_lives_on(module_db: Data
     "Death, pause, leases", "a handler's own process overruns, a fork of it holds its pipes", "P1"
 )
 def test_killing_a_process_whose_fork_lives_on_blocks_nobody(module_db: Database) -> None:
+    ready = submit(module_db, "cpu.v1", {"do": "heartbeat"})  # a process has started
+    assert ended(module_db, ready) == "succeeded"
+
     run_id = submit(module_db, "cpu.v1", {"do": "fork and hang"})
 
     assert ended(module_db, run_id, seconds=4) == "failed"  # a kill that waits for the fork waits for 5

@@ -794,7 +794,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.expire(p_dead text[] DEFAULT '{}'::text[], p_limit integer DEFAULT 1000, p_ids uuid[] DEFAULT NULL::uuid[], p_tokens bigint[] DEFAULT NULL::bigint[]) RETURNS TABLE(id uuid, status text)
+CREATE FUNCTION workflow.expire(p_dead text[] DEFAULT '{}'::text[], p_limit integer DEFAULT 1000, p_taken uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(id uuid, status text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -809,7 +809,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_worker text;
   v_has_others boolean;
-  v_untouched uuid[];
+  v_late uuid[];
   v_tokens bigint[];
 begin
   p_dead := array_remove(coalesce(p_dead, '{}'), null);
@@ -818,17 +818,15 @@ begin
       from workflow.workflow_run as run
      where run.status = 'leased' and (run.lease_until < v_now or run.leased_by = any (p_dead))
   loop
-    if p_ids is not null and v_worker = any (p_dead) then
-      select array_agg(run.id), array_agg(run.fencing_token) into v_untouched, v_tokens
-        from (select leased.id, leased.fencing_token
-                from workflow.workflow_run as leased
-               where leased.status = 'leased' and leased.leased_by = v_worker
-                 and not exists (select from unnest(p_ids, p_tokens) as known (id, token)
-                                  where known.id = leased.id and known.token = leased.fencing_token)
+    if p_taken <> '{}' and v_worker = any (p_dead) then
+      select array_agg(late.id), array_agg(late.fencing_token) into v_late, v_tokens
+        from (select run.id, run.fencing_token
+                from workflow.workflow_run as run
+               where run.status = 'leased' and run.leased_by = v_worker and run.id = any (p_taken)
                limit p_limit
-                 for update skip locked) as run;
+                 for update skip locked) as late;
       return query
-      select released, 'pending' from workflow.release(v_worker, v_untouched, v_tokens) as released;
+      select released, 'pending' from workflow.release(v_worker, v_late, v_tokens) as released;
     end if;
     v_has_others := 1 < (select count(*) from workflow.workflow_run as run
                           where run.status = 'leased' and run.leased_by = v_worker);
@@ -4140,7 +4138,7 @@ REVOKE ALL ON FUNCTION workflow.end_workers(p_workers text[], p_state text) FROM
 
 REVOKE ALL ON FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer, p_lanes text, p_look boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION workflow.expire(p_dead text[], p_limit integer, p_ids uuid[], p_tokens bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workflow.expire(p_dead text[], p_limit integer, p_taken uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.finish(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[]) FROM PUBLIC;
 

@@ -141,17 +141,14 @@ def release_runs(worker: str, held: Sequence[tuple[str, int]]) -> Statement[set[
     )
 
 
-def expire_runs(
-    dead_workers: Sequence[str] = (), held: Sequence[tuple[str, int]] | None = None
-) -> Statement[dict[str, str]]:
+def expire_runs(dead_workers: Sequence[str] = (), taken: Sequence[str] = ()) -> Statement[dict[str, str]]:
     """Take the runs of lapsed leases and of workers known dead; return what each became.
 
-    ``held``: what the dead ones held, ids and tokens; anything else of theirs is given back untried.
+    ``taken``: ids of what was taken of the dead before; what a session of theirs has claimed again is given back.
     """
-    ids, tokens = (None, None) if held is None else _held_arrays(held)
     return Statement(
-        "select id::text, status from {schema}.expire(%s::text[], p_ids => %s::uuid[], p_tokens => %s::bigint[])",
-        (list(dead_workers), ids, tokens),
+        "select id::text, status from {schema}.expire(%s::text[], p_taken => %s::uuid[])",
+        (list(dead_workers), list(taken)),
         dict,
         is_repeatable=True,
     )

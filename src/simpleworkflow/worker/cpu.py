@@ -152,9 +152,9 @@ class _CpuProcess:
         loop, told = asyncio.get_running_loop(), asyncio.Event()
         # Not by the end of the pipe alone: what the process forked may hold it open when the process has died.
         tellers = [self._pipe.fileno(), *([] if self._end is None else [self._end])]
-        for fd in tellers:
-            loop.add_reader(fd, told.set)
         try:
+            for fd in tellers:
+                loop.add_reader(fd, told.set)
             while not told.is_set() and self.is_alive():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(ALIVE_CHECK_SECONDS if self._end is None else None):
@@ -185,7 +185,8 @@ class _CpuProcess:
         if self._process.exitcode is not None:
             self._process.close()
         if self._end is not None:
-            os.close(self._end)
+            with suppress(OSError):  # a handler has closed it
+                os.close(self._end)
 
     def _wait_for_end(self, seconds: float) -> None:
         if self._end is None:

@@ -102,10 +102,12 @@ class Exchanger:
 
     async def run(self) -> None:
         """Exchange until ``stop`` was called and nothing is held any more."""
-        async with asyncio.TaskGroup() as tasks:
-            for link in self._links:
-                tasks.create_task(self._exchange_batches(link))
-        self._look_no_more()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for link in self._links:
+                    tasks.create_task(self._exchange_batches(link))
+        finally:
+            self._look_no_more()
 
     def stop(self) -> None:
         """Claim nothing more."""
@@ -314,7 +316,7 @@ class Exchanger:
         limit = self._claim_limit()
         if self._is_batch_due(limit):
             self._changed.set()
-        else:  # another worker has looked meanwhile, and found nothing: none of those that wait need wake
+        else:  # most likely another worker has looked meanwhile, and found nothing: nobody here need wake
             self._look_within(self._seconds_left(limit))
         self.on_awake()
 

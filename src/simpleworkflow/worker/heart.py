@@ -16,16 +16,14 @@ from time import monotonic
 
 import psycopg
 
-from simpleworkflow.database import Statement
 from simpleworkflow.errors import DatabaseUnavailable, WorkflowError
 from simpleworkflow.metrics import Tallies, Tally
 from simpleworkflow.notifier import say_vacant
 from simpleworkflow.resolve import Database
-from simpleworkflow.session import WAIT_FOR_SESSIONS
 from simpleworkflow.statements import end_workers, expire_runs, heartbeat_runs
 from simpleworkflow.worker import failpoints
 from simpleworkflow.worker.lifeline import BYE, Dependent, database_order, read_order, watch_lifeline
-from simpleworkflow.worker.link import Link, Outage
+from simpleworkflow.worker.link import Link, Outage, has_no_session
 from simpleworkflow.worker.presence import BEAT_SECONDS, LAST_WORD_SECONDS, RollCall
 from simpleworkflow.worker.slots import HeldSlot, SlotTable, Verdict
 
@@ -35,8 +33,9 @@ logger = logging.getLogger("simpleworkflow.heart")
 
 STARTING_SECONDS = 0.2
 EXPIRE_SECONDS = 10.0
-# The server ends the sessions of a process that died within milliseconds, unless that has left a fork behind.
-SESSIONS_SECONDS_MAX = 0.5
+# The server ends the sessions of a process that died within milliseconds, unless it is still executing a statement, or
+# a fork of the process lives on.
+SESSIONS_SECONDS_MAX, SESSIONS_LOOK_SECONDS = 0.5, 0.02
 # A beat that is not answered in this part of a lease is sent again on another connection.
 DEADLINE_PART = 0.3
 DEADLINE_SECONDS_MAX = 5.0
@@ -102,32 +101,26 @@ class Heart:
 
     async def expire(self, dead: Watched, *, seconds: float = EXPIRE_SECONDS) -> None:
         """Take at once the runs of a worker known dead; within some seconds, else by their leases' end."""
-        held = [(slot.run_id, slot.fencing_token) for slot in dead.table.held()]
         with suppress(TimeoutError, WorkflowError, psycopg.Error):
             async with asyncio.timeout(seconds):
-                await self._wait_for_sessions(dead)
-                taken = await self._link.ask_until_answered(expire_runs([dead.worker_id]))
-                count, more = len(taken), taken
-                while more:  # a call takes no more than a thousand; and a claim may have been on its way
-                    more = await self._link.ask_until_answered(expire_runs([dead.worker_id], held))
-                    count += len(more)
+                await self._wait_for_sessions(dead.worker_id)
+                taken: dict[str, str] = {}
+                # A call takes no more than a thousand; and a claim may have been on its way.
+                while more := await self._link.ask_until_answered(expire_runs([dead.worker_id], list(taken))):
+                    taken |= more
                 await self._link.ask_until_answered(say_vacant(self._schema))
-                if count and self._tallies is not None:
-                    self._tallies.own.count_expired(count)
-                if count:
-                    logger.warning("runs taken from the dead worker %s: %d", dead.worker_id, count)
+                if taken and self._tallies is not None:
+                    self._tallies.own.count_expired(len(taken))
+                if taken:
+                    logger.warning("runs taken from the dead worker %s: %d", dead.worker_id, len(taken))
                 await self._link.ask(end_workers([dead.worker_id], "lost"))
 
-    async def _wait_for_sessions(self, dead: Watched) -> None:
-        """Let statements that a dead worker has sent come to their end: after that it claims nothing any more."""
-        if self._is_pooled:
-            return
-        # A tenth of the lease: the beats of the others wait meanwhile.
-        seconds = min(SESSIONS_SECONDS_MAX, max(0.05, dead.table.lease_seconds / 10))
-        values = (f"{seconds * 1000:.0f}ms", dead.worker_id)
-        wait = Statement(WAIT_FOR_SESSIONS, values, lambda _: None, is_repeatable=True)
-        with suppress(psycopg.errors.LockNotAvailable):
-            await self._link.ask_until_answered(wait)
+    async def _wait_for_sessions(self, worker_id: str) -> None:
+        """Let what a dead worker has sent come to its end, so that it claims nothing any more; but not for long."""
+        until = monotonic() + (0 if self._is_pooled else SESSIONS_SECONDS_MAX)
+        with suppress(WorkflowError, psycopg.Error):
+            while monotonic() < until and not await self._link.ask(has_no_session(worker_id)):
+                await asyncio.sleep(SESSIONS_LOOK_SECONDS)
 
     async def say_stopped(self, worker_id: str) -> None:
         """Say that a worker has ended as it should, unless that takes long."""

@@ -25,7 +25,7 @@ from simpleworkflow.metrics import Tally
 from simpleworkflow.resolve import Database
 from simpleworkflow.session import Session
 
-__all__ = ["Link", "Outage"]
+__all__ = ["Link", "Outage", "has_no_session"]
 
 logger = logging.getLogger("simpleworkflow.worker")
 
@@ -39,6 +39,12 @@ SESSIONS_LOST_MAX = 2
 # The server ends a statement of ours before we cut its connection: a session that waits for a lock would not notice
 # that we are gone, and would claim, when it gets the lock, runs that nobody takes.
 SERVER_DEADLINE_PART = 0.9
+
+
+def has_no_session(worker_id: str) -> Statement[bool]:
+    """Return whether a worker known dead has no session left in which it might still claim."""
+    question = "select pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
+    return Statement(question, (worker_id,), lambda rows: rows[0][0], is_repeatable=True)
 
 
 class Outage:
@@ -94,7 +100,7 @@ def _reason(error: BaseException) -> str:
 class Link:
     """A connection that executes statements one at a time and waits for no answer longer than ``deadline_seconds``.
 
-    ``worker_id``: for whom it claims; see ``Session``.
+    ``worker_id``: for whom it claims; see ``has_no_session``.
     """
 
     def __init__(

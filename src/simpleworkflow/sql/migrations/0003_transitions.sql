@@ -796,14 +796,14 @@ $fn$;
 -- Take runs from workers that stopped extending their lease, or that p_dead names as known dead; each comes
 -- back to pending at once, or fails when no attempt is left.  Waits for nobody: what is locked comes next time.
 --
--- A session may outlive its worker, and claim for it when its runs have been taken already.  p_ids and p_tokens, if
--- given, name what the dead held: what is leased to them and not among these nobody has touched; it is given back.
+-- A session may outlive its worker, and claim for it when its runs have been taken already.  p_taken names what earlier
+-- calls took of the dead: what of these is leased to them once more nobody has executed, and it is given back.
 --
 -- Any of the runs that a dead worker held may have killed it.  The first time they are run again like any other, at
 -- once: most crashes are not a run's fault.  The second time in a row, or before its last attempt, a run becomes a
 -- suspect, which is run alone.
 create function {schema}.expire(
-  p_dead text[] default '{}', p_limit int default 1000, p_ids uuid[] default null, p_tokens bigint[] default null)
+  p_dead text[] default '{}', p_limit int default 1000, p_taken uuid[] default '{}')
 returns table (id uuid, status text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -814,7 +814,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_worker text;
   v_has_others boolean;
-  v_untouched uuid[];
+  v_late uuid[];
   v_tokens bigint[];
 begin
   p_dead := array_remove(coalesce(p_dead, '{}'), null);
@@ -823,17 +823,15 @@ begin
       from {schema}.workflow_run as run
      where run.status = 'leased' and (run.lease_until < v_now or run.leased_by = any (p_dead))
   loop
-    if p_ids is not null and v_worker = any (p_dead) then
-      select array_agg(run.id), array_agg(run.fencing_token) into v_untouched, v_tokens
-        from (select leased.id, leased.fencing_token
-                from {schema}.workflow_run as leased
-               where leased.status = 'leased' and leased.leased_by = v_worker
-                 and not exists (select from unnest(p_ids, p_tokens) as known (id, token)
-                                  where known.id = leased.id and known.token = leased.fencing_token)
+    if p_taken <> '{}' and v_worker = any (p_dead) then
+      select array_agg(late.id), array_agg(late.fencing_token) into v_late, v_tokens
+        from (select run.id, run.fencing_token
+                from {schema}.workflow_run as run
+               where run.status = 'leased' and run.leased_by = v_worker and run.id = any (p_taken)
                limit p_limit
-                 for update skip locked) as run;
+                 for update skip locked) as late;
       return query
-      select released, 'pending' from {schema}.release(v_worker, v_untouched, v_tokens) as released;
+      select released, 'pending' from {schema}.release(v_worker, v_late, v_tokens) as released;
     end if;
     v_has_others := 1 < (select count(*) from {schema}.workflow_run as run
                           where run.status = 'leased' and run.leased_by = v_worker);
