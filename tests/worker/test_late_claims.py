@@ -1,4 +1,4 @@
-"""A worker dies while a claim of its is on its way: no run loses a second attempt to the same death."""
+"""A worker dies while a claim of its own is on its way, which may bring the very runs that are taken from it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def a_run_of_the_dead(db: Database) -> Held:
 
 async def expire(url: str, watched: Watched, asked: Callable[[str], object] = len, **changes: Any) -> None:
     """Let the heart take what the dead worker held; ``asked`` is told of each statement once it is answered."""
-    heart = Heart(replace(resolve_database(url), **changes))
+    heart = Heart(replace(resolve_database(direct(url)), **changes))
     ask = heart._link.ask
 
     async def ask_and_tell(statement: Any) -> Any:
@@ -93,11 +93,8 @@ def test_a_claim_that_is_being_executed_is_waited_for(
     asyncio.run(expire(database_url, watched, asked))
 
     assert waits
-    assert events_of(db, held) == [
-        "created",
-        "leased",
-        "expired",
-    ]  # when it was taken, nobody was left to claim it
+    # When it was taken, nobody was left to claim it.
+    assert events_of(db, held) == ["created", "leased", "expired"]
     assert status_of(db, held.id) == "pending"
 
 

@@ -19,10 +19,7 @@ def open_end(pid: int) -> int | None:
     """
     try:
         return os.pidfd_open(pid)
-    except (
-        AttributeError,
-        OSError,
-    ):  # no Linux, an old one, no descriptor left, or the process is gone already
+    except (AttributeError, OSError):  # no Linux, an old one, no descriptor left, or no such process any more
         return None
 
 

@@ -69,9 +69,8 @@ async def supervise(
     supervisor = Supervisor(
         target, database, concurrency=concurrency, log_level=log_level, log_format=log_format, tallies=tallies
     )
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_DFL
-    )  # who started us may ignore it: then no child's exit code is told
+    # Who started us may ignore it: then no child's exit code is told.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
