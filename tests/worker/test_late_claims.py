@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from builders import Database, Held, a_held_run, claim, column_of, direct, events_of, status_of
+from simpleworkflow.resolve import Database as Place
 from simpleworkflow.resolve import resolve_database
 from simpleworkflow.worker import heart as hearts
 from simpleworkflow.worker.heart import Heart, Watched
@@ -31,13 +32,18 @@ def watched() -> Iterator[Watched]:
     table.close()
 
 
+def unpooled(url: str) -> Place:
+    """Return the database past any pooler: behind one there are no sessions to wait for."""
+    return replace(resolve_database(direct(url)), is_pooled=False)
+
+
 def a_run_of_the_dead(db: Database) -> Held:
     return a_held_run(db, worker=DEAD, max_attempts=2)
 
 
 async def expire(url: str, watched: Watched, asked: Callable[[str], object] = len, **changes: Any) -> None:
     """Let the heart take what the dead worker held; ``asked`` is told of each statement once it is answered."""
-    heart = Heart(replace(resolve_database(direct(url)), **changes))
+    heart = Heart(replace(unpooled(url), **changes))
     ask = heart._link.ask
 
     async def ask_and_tell(statement: Any) -> Any:
@@ -51,7 +57,7 @@ async def expire(url: str, watched: Watched, asked: Callable[[str], object] = le
 
 
 async def a_session_of_the_dead(url: str) -> Any:
-    database = resolve_database(direct(url))
+    database = unpooled(url)
     link = Link(database, Outage(), deadline_seconds=60, worker_id=DEAD)
     conn = await link._connect(10)
     await conn.execute(f"set search_path = {database.schema}".encode())
