@@ -155,14 +155,14 @@ class _CpuProcess:
         try:
             for fd in tellers:
                 loop.add_reader(fd, told.set)
-            while not told.is_set() and self.is_alive():
+            while not told.is_set() and (self._end is not None or self.is_alive()):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(ALIVE_CHECK_SECONDS if self._end is None else None):
                         await told.wait()
         finally:
             for fd in tellers:
                 loop.remove_reader(fd)
-        if not self._pipe.poll():
+        if not self.is_alive() and not self._pipe.poll():  # the second is dear, and each message comes here
             raise self._death()
         try:
             word, value = self._pipe.recv()
