@@ -51,7 +51,7 @@ class Idle(Generic[C]):
 
     def put_back(self, conn: C, *, is_stale: bool = False) -> None:
         """Keep ``conn`` for the next; close it if it is broken, amid a transaction or of no further use."""
-        if is_stale or conn.closed or conn.info.transaction_status != TransactionStatus.IDLE:
+        if is_stale or conn.closed or conn.pgconn.transaction_status != TransactionStatus.IDLE:
             conn.pgconn.finish()
             return
         now = monotonic()

@@ -11,6 +11,7 @@ from simpleworkflow.codec import encode_payload
 from simpleworkflow.database import Rows, Statement
 from simpleworkflow.errors import InvalidInput
 from simpleworkflow.model import NewRun, Submitted, utc_text
+from simpleworkflow.statements.arrays import array_of, quoted
 
 T = TypeVar("T")
 
@@ -77,9 +78,9 @@ def _submit_chunk(
         "select id::text, created from {schema}.submit_many(%s::text::text[], %s::text::jsonb[], %s::text::text[], "
         "%s::text::int[], %s::text::timestamptz[], %s::text::double precision[], %s::text::int[], %s::text)",
         (
-            _array([_quoted(new.type) for new in news]),
-            _array([_quoted(payload) for payload in payloads]),
-            _column([new.idempotency_key for new in news], None, _quoted),
+            array_of([quoted(new.type) for new in news]),
+            array_of([quoted(payload) for payload in payloads]),
+            _column([new.idempotency_key for new in news], None, quoted),
             _column([new.priority for new in news], PRIORITY, str),
             _column([new.run_at for new in news], None, _time),
             _column([new.delay_seconds for new in news], 0.0, str),
@@ -113,23 +114,13 @@ def reopen_runs(run_ids: Sequence[UUID], attempts: int, reason: str | None) -> S
     )
 
 
-# Arrays travel as their text: every driver takes it, and joining strings is ten times as fast as a driver's
-# own list dumper.
-def _array(items: Iterable[str]) -> str:
-    return "{" + ",".join(items) + "}"
-
-
 def _column(values: list[T], default: T, write: Callable[[T], str]) -> str | None:
     """Return the values as an array; None where all are what the database takes for a value that is missing."""
-    return None if values.count(default) == len(values) else _array(map(write, values))
+    return None if values.count(default) == len(values) else array_of(map(write, values))
 
 
 def _time(moment: datetime | None) -> str:
-    return _quoted(utc_text(moment))
-
-
-def _quoted(item: str | None) -> str:
-    return "NULL" if item is None else '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return quoted(utc_text(moment))
 
 
 def _read_submitted(rows: Rows) -> list[Submitted]:

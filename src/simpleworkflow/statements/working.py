@@ -6,11 +6,12 @@ them would cost two microseconds each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from simpleworkflow.database import Rows, Statement
+from simpleworkflow.statements.arrays import array_of, quoted
 
 
 class Claimed(NamedTuple):
@@ -94,7 +95,7 @@ def exchange(
         f"date_part('epoch', {due_at} - clock_timestamp()), refused::text[], lanes, look_seconds "
         "from {schema}.exchange(%s::text, %s::uuid[], %s::bigint[], %s::text[], %s::text[]::jsonb[], %s::text[], "
         "%s::double precision[], %s::text[], %s::int, %s::double precision, %s::int, %s::text, %s::boolean)",
-        (worker, *_finish_arrays(finished), list(patterns), limit, lease_seconds, held, lanes, is_look),
+        (worker, *_finish_arrays(finished), _texts(patterns), limit, lease_seconds, held, lanes, is_look),
         _read_exchanged,
     )
 
@@ -148,7 +149,7 @@ def expire_runs(dead_workers: Sequence[str] = (), taken: Sequence[str] = ()) -> 
     """
     return Statement(
         "select id::text, status from {schema}.expire(%s::text[], p_taken => %s::uuid[])",
-        (list(dead_workers), list(taken)),
+        (_texts(dead_workers), array_of(taken)),
         dict,
         is_repeatable=True,
     )
@@ -179,7 +180,7 @@ def register_types(names: Sequence[str]) -> Statement[None]:
     """Enter the types and patterns that a worker handles into the registry."""
     return Statement(
         "select {schema}.register_types(%s::text[], 'python')",
-        (list(names),),
+        (_texts(names),),
         lambda _: None,
         is_repeatable=True,
     )
@@ -189,7 +190,7 @@ def get_traceparents(worker: str, run_ids: Sequence[str]) -> Statement[dict[str,
     """Return the producer's span of each run that the worker holds and that was submitted in one."""
     return Statement(
         "select id::text, traceparent from {schema}.traceparents(%s::text, %s::uuid[])",
-        (worker, "{" + ",".join(run_ids) + "}"),
+        (worker, array_of(run_ids)),
         dict,
         is_repeatable=True,
     )
@@ -200,13 +201,17 @@ def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+def _texts(items: Iterable[str]) -> str:
+    return array_of(map(quoted, items))
+
+
 def _finish_arrays(finished: Sequence[Finished]) -> tuple[object, ...]:
-    # Ids, tokens and statuses need no quoting inside an array; joining them is ten times as fast as the
-    # driver's list dumper.
+    if not finished:
+        return "{}", "{}", "{}", None, None, None
     return (
-        "{" + ",".join([one.id for one in finished]) + "}",
-        "{" + ",".join([str(one.fencing_token) for one in finished]) + "}",
-        "{" + ",".join([one.status for one in finished]) + "}",
+        array_of([one.id for one in finished]),
+        array_of([str(one.fencing_token) for one in finished]),
+        array_of([one.status for one in finished]),
         _unless_all_none([one.result for one in finished]),
         _unless_all_none([one.error for one in finished]),
         _unless_all_none([one.delay_seconds for one in finished]),
@@ -215,8 +220,8 @@ def _finish_arrays(finished: Sequence[Finished]) -> tuple[object, ...]:
 
 def _held_arrays(held: Sequence[tuple[str, int]]) -> tuple[str, str]:
     return (
-        "{" + ",".join([run_id for run_id, _ in held]) + "}",
-        "{" + ",".join([str(token) for _, token in held]) + "}",
+        array_of([run_id for run_id, _ in held]),
+        array_of([str(token) for _, token in held]),
     )
 
 
