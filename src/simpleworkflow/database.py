@@ -32,7 +32,7 @@ from simpleworkflow.errors import (
     WorkflowError,
 )
 from simpleworkflow.session import Session
-from simpleworkflow.sql import groups_by_function
+from simpleworkflow.sql import groups_by_name
 
 __all__ = [
     "AsyncConnection",
@@ -154,8 +154,8 @@ def _translate(error: Exception, statement: Statement[Any] | None, schema: str) 
 
 
 def _whose_right(statement: Statement[Any], schema: str) -> str:
-    found = re.search(r"\{schema\}\.(\w+)\(", statement.sql)
-    group = groups_by_function().get(found[1]) if found else None
+    found = re.search(r"\{schema\}\.(\w+)", statement.sql)
+    group = groups_by_name().get(found[1]) if found else None
     return f"; this is for the members of role {schema}_{group}, or of one with its rights" if group else ""
 
 

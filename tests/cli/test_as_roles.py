@@ -174,3 +174,12 @@ def test_a_producer_that_waits_is_told_who_may_read(module_db: Database, roles: 
             handle.wait(timeout=5)
 
     assert status_of(module_db, str(handle.id)) == "pending"
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_who_may_not_submit_is_told_who_may(roles: Logins, key: str | None) -> None:
+    with (
+        Client(database_url=roles.url_of("reader")) as reader,
+        pytest.raises(NotPermitted, match=f"role {roles.schema}_producer"),
+    ):
+        reader.submit(a_type(), idempotency_key=key)

@@ -71,14 +71,16 @@ def load_script(name: str, **names: str) -> str:
 
 
 @cache
-def groups_by_function() -> Mapping[str, str]:
-    """Return for each function of the schema which of ``GROUPS`` may use it, as the files in ``grants`` say."""
+def groups_by_name() -> Mapping[str, str]:
+    """Return which of ``GROUPS`` may call each function, or insert into which table, as the files in ``grants`` say."""
     granted = {
-        function: group
+        name: group
         for group in GROUPS
-        for functions in re.findall(
-            r"\bexecute on function(.*?)\bto\b", load_script(f"grants/{group}"), re.DOTALL
+        for names in re.findall(
+            r"\b(?:execute on function|insert \([^)]*\))(.*?)\bto\b",
+            load_script(f"grants/{group}"),
+            re.DOTALL,
         )
-        for function in re.findall(r"\{schema\}\.(\w+)", functions)
+        for name in re.findall(r"\{schema\}\.(\w+)", names)
     }
     return _READING | granted
