@@ -91,6 +91,26 @@ def abort(run: Any) -> None:
     os.abort()
 
 
+def begin_a_message() -> None:
+    """Write half a message to the worker, on the only socket of a handler's own process."""
+    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    (channel,) = [link for link in links if os.path.exists(link) and "socket:" in os.readlink(link)]
+    os.write(int(channel.rpartition("/")[2]), (1 << 20).to_bytes(4, "big") + b"half")
+
+
+def die_amid_a_message(run: Any) -> None:
+    begin_a_message()
+    if os.fork() == 0:  # holds the channel open
+        time.sleep(15)
+        os._exit(0)
+    os.abort()
+
+
+def stop_amid_a_message(run: Any) -> None:
+    begin_a_message()
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def stop_the_loop(run: Any) -> None:
     asyncio.get_running_loop().stop()
 
@@ -135,6 +155,7 @@ DEEDS = {
     for deed in (
         *(fork_and_return, fork_and_speak, fork_and_stay, close_descriptors, close_output, change_place),
         *(ignore_signals, exhaust_memory, exhaust_descriptors, recur, overflow_the_stack, abort),
+        *(die_amid_a_message, stop_amid_a_message),
         *(stop_the_loop, cancel_everybody, start_threads, leave_a_thread),
         *(talk, compute),
     )
@@ -173,6 +194,9 @@ def hang(run: Any) -> None:
     note("hang", run)
     time.sleep(60)
 
+
+if ENVIRONMENT.get("WITHOUT_PIDFD"):  # as on a system that has none
+    del os.pidfd_open
 
 if ENVIRONMENT.get("HANG_ONCE"):
     hung = Path(ENVIRONMENT["HANG_ONCE"])

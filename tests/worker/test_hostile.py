@@ -57,6 +57,7 @@ def service(module_url: str, folder: Path) -> Iterator[Program]:
         ("overflow_the_stack", "cpu", RAISED),
         ("abort", "async", CRASHED),
         ("abort", "cpu", RAISED),
+        ("die_amid_a_message", "cpu", RAISED),
         ("stop_the_loop", "async", CRASHED),
         ("cancel_everybody", "async", CRASHED),
         ("start_threads", "thread", RAISED),
@@ -75,6 +76,8 @@ def test_what_a_handler_does_to_its_process_costs_at_most_its_attempt(
     assert column_of(module_db, run_id, "result") == events.count("leased")
     executions = Notes(folder).all("hostile", run_id)
     assert len(executions) == events.count("leased"), "a fork has executed it again"
+    if kind == "cpu" and deed in ("abort", "die_amid_a_message"):
+        assert error_of(module_db, run_id) == "RuntimeError: the handler's process died: killed by SIGABRT"
     if deed == "fork_and_speak":
         assert Notes(folder).all(
             "fork-refused:expected_the_process_that_the_handler_was_called_in,_got_a_fork_of_it", run_id
@@ -98,6 +101,59 @@ def test_a_process_that_died_is_noticed_whatever_others_did_to_the_worker(
         assert ended(db, run_id) == "succeeded"
         assert events_of(db, run_id) == RAISED
         assert error_of(db, run_id) == "RuntimeError: the handler's process died: exit code unknown"
+
+
+@pytest.mark.fault(SECTION, "a handler's own process dies where the system does not tell of ends", "P1, P11")
+def test_a_process_that_died_is_noticed_without_a_descriptor_of_it(
+    db: Database, database_url: str, tmp_path: Path
+) -> None:
+    with Program(database_url, tmp_path, target="hostile:worker", WITHOUT_PIDFD="1"):
+        for deed, events in (("change_place", FINE), ("abort", RAISED), ("die_amid_a_message", RAISED)):
+            run_id = submit(db, "hostile.cpu.v1", deed)
+
+            assert ended(db, run_id) == "succeeded"
+            assert events_of(db, run_id) == events
+
+
+@pytest.mark.fault(SECTION, "a handler's own process is stopped amid its answer", "P8, P11")
+def test_a_process_that_stops_amid_a_message_holds_up_nobody(
+    db: Database, database_url: str, tmp_path: Path
+) -> None:
+    with Program(database_url, tmp_path, target="hostile:worker") as program:
+        run_id = submit(db, "hostile.cpu.v1", "stop_amid_a_message")
+        Notes(tmp_path).wait("hostile", run_id)
+
+        for _ in range(3):
+            assert ended(db, submit(db, "app.quick.v1")) == "succeeded"
+
+        db.execute("update workflow_run set status = 'cancelled' where id = %s", [run_id])
+        pid = int(Notes(tmp_path).all("hostile", run_id)[0][3])
+        eventually(lambda: not Path(f"/proc/{pid}").exists(), what="the process is killed")
+        assert ended(db, submit(db, "hostile.cpu.v1", "abort")) == "succeeded", program.log
+
+
+@pytest.mark.fault(
+    SECTION, "a handler's own process is stopped before a large payload is sent to it", "P1, P11"
+)
+def test_a_process_that_takes_no_payload_holds_up_nobody(
+    db: Database, database_url: str, tmp_path: Path
+) -> None:
+    with Program(database_url, tmp_path, target="hostile:worker"):
+        first = submit(db, "hostile.cpu.v1", "talk")
+        assert ended(db, first) == "succeeded"
+        pid = int(Notes(tmp_path).all("hostile", first)[-1][3])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            run_id = submit(db, "hostile.cpu.v1", "x" * 1_000_000)
+            eventually(lambda: column_of(db, run_id, "status") == "leased")
+
+            for _ in range(3):
+                assert ended(db, submit(db, "app.quick.v1")) == "succeeded"
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+        assert ended(db, run_id) == "succeeded"
+        assert int(Notes(tmp_path).all("hostile", run_id)[0][3]) == pid
 
 
 @pytest.mark.fault(

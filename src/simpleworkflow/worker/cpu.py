@@ -1,7 +1,7 @@
 """Processes for handlers that compute: one each at a time, killed when it overruns or is not wanted any more.
 
 Not a library's process pool: those share one queue among the processes, so that one handler cannot be
-killed without harm to the others.  Here each process has a pipe of its own.
+killed without harm to the others.  Here each process has a channel of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import socket
 import threading
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from simpleworkflow.codec import describe_error
 from simpleworkflow.statements import Claimed
+from simpleworkflow.worker.channel import Channel, ProcessEnd
 from simpleworkflow.worker.context import WorkflowRun
 from simpleworkflow.worker.exits import has_ended, open_end
 from simpleworkflow.worker.forks import check_process, end_fork
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CpuPool"]
 
-ALIVE_CHECK_SECONDS = 1.0  # where the system does not tell of a process's end
 DEATH_SECONDS_MAX = 5.0
 # A process that has not imported its handler's module by then hangs, and would keep its place for ever.
 READY_SECONDS_MAX = 60.0
@@ -102,29 +103,28 @@ class _CpuProcess:
         context = multiprocessing.get_context("spawn")
         _occupy_standard_descriptors()
         self._is_ready = False
-        self._pipe, self._theirs = context.Pipe()
+        ours, theirs = socket.socketpair()
         # Nothing is ever said on it: its end tells the process that we are gone.
         lifeline, self._lifeline = context.Pipe(duplex=False)
-        self._process = context.Process(
-            target=_serve, args=(self._theirs, lifeline, table, function), daemon=True
-        )
+        self._process = context.Process(target=_serve, args=(theirs, lifeline, table, function), daemon=True)
         try:
             self._process.start()
         except BaseException:
-            self._pipe.close()
+            ours.close()
             self._lifeline.close()
             raise
         finally:
-            self._theirs.close()
+            theirs.close()
             lifeline.close()
         self._end = None if self._process.pid is None else open_end(self._process.pid)
+        self._channel = Channel(ours, self._process, self._end)
 
     def is_alive(self) -> bool:
         # The process itself is asked only where it must be: it is never seen to end where a handler ignores SIGCHLD.
         return self._process.is_alive() if self._end is None else not has_ended(self._end)
 
     async def be_ready(self) -> None:
-        """Wait until the process takes jobs: only then can sending it a large one not block the loop."""
+        """Wait until the process takes jobs: its start is not the handler's time."""
         if self._is_ready:
             return
         try:
@@ -138,49 +138,39 @@ class _CpuProcess:
         self._is_ready = True
 
     async def execute(self, execution: Execution, job: bytes) -> tuple[bool, Any]:
-        self._pipe.send_bytes(job)
+        await self._send(job)
         while True:
-            word, value = await self._receive()
+            word, value = pickle.loads(await self._receive())  # noqa: S301 - our own process's
             if word == "heartbeat":
-                self._pipe.send(await execution.heartbeat(value))
+                await self._send(pickle.dumps(await execution.heartbeat(value)))
             elif word == "progress":
-                self._pipe.send(await execution.record_progress(value))
+                await self._send(pickle.dumps(await execution.record_progress(value)))
             else:
                 return word == "result", value
 
-    async def _receive(self) -> tuple[str, Any]:
-        loop, told = asyncio.get_running_loop(), asyncio.Event()
-        # Not by the end of the pipe alone: what the process forked may hold it open when the process has died.
-        tellers = [self._pipe.fileno(), *([] if self._end is None else [self._end])]
+    async def _send(self, message: bytes) -> None:
         try:
-            for fd in tellers:
-                loop.add_reader(fd, told.set)
-            while not told.is_set() and (self._end is not None or self.is_alive()):
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(ALIVE_CHECK_SECONDS if self._end is None else None):
-                        await told.wait()
-        finally:
-            for fd in tellers:
-                loop.remove_reader(fd)
-        if not self.is_alive() and not self._pipe.poll():  # the second is dear, and each message comes here
-            raise self._death()
-        try:
-            word, value = self._pipe.recv()
+            await self._channel.send(message)
         except (EOFError, OSError):
             raise self._death() from None
-        return word, value
+
+    async def _receive(self) -> bytes:
+        try:
+            return await self._channel.receive()
+        except (EOFError, OSError):
+            raise self._death() from None
 
     def _death(self) -> RuntimeError:
         self._wait_for_end(1)
         return RuntimeError(f"the handler's process died: {describe_exit(self._process.exitcode)}")
 
     def kill(self) -> None:
-        if self._pipe.closed:
+        if self._lifeline.closed:
             return
         if self.is_alive():
             self._process.kill()
             self._wait_for_end(DEATH_SECONDS_MAX)
-        self._pipe.close()
+        self._channel.close()
         self._lifeline.close()
         if self._process.exitcode is not None:
             self._process.close()
@@ -208,7 +198,7 @@ def _occupy_standard_descriptors() -> None:
 # ── in the process ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _serve(pipe: Connection, lifeline: Connection, table: SlotTable, function: bytes) -> None:
+def _serve(theirs: socket.socket, lifeline: Connection, table: SlotTable, function: bytes) -> None:
     # Ctrl-C, and the end of a service, reach all its processes; the worker decides what becomes of us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -216,13 +206,13 @@ def _serve(pipe: Connection, lifeline: Connection, table: SlotTable, function: b
     # The handler's module is imported now: that is not yet the handler's time.
     with suppress(Exception):  # what goes wrong there is told by the job
         pickle.loads(function)  # noqa: S301 - our own worker's
-    pid = os.getpid()
+    pid, channel = os.getpid(), ProcessEnd(theirs)
     with suppress(EOFError, OSError):  # the worker has gone
-        pipe.send(("ready", None))
+        channel.send(b"")  # ready
         while True:
-            answer = _execute(pipe.recv_bytes(), pipe, table)
+            answer = _execute(channel.receive(), channel, table)
             end_fork(pid)
-            pipe.send(answer)
+            channel.send(answer)
 
 
 def _end_with_worker(lifeline: Connection) -> None:
@@ -232,23 +222,18 @@ def _end_with_worker(lifeline: Connection) -> None:
         os._exit(1)
 
 
-def _execute(job: bytes, pipe: Connection, table: SlotTable) -> tuple[str, Any]:
+def _execute(job: bytes, channel: ProcessEnd, table: SlotTable) -> bytes:
     link = None
     try:
         pickled, claimed, payload, arguments, slot, sequence = pickle.loads(job)  # noqa: S301 - our own worker's
         function = pickle.loads(pickled)  # noqa: S301
-        link = _PipeLink(pipe, table, slot, sequence)
-        return "result", _sendable(function(WorkflowRun(Claimed(*claimed), payload, link), *arguments))
+        link = _ChannelLink(channel, table, slot, sequence)
+        return pickle.dumps(("result", function(WorkflowRun(Claimed(*claimed), payload, link), *arguments)))
     except BaseException as error:  # noqa: BLE001 - the worker judges it
-        return "error", _sendable_error(error)
+        return pickle.dumps(("error", _sendable_error(error)))
     finally:
         if link is not None:
             link.close()
-
-
-def _sendable(value: Any) -> Any:
-    pickle.dumps(value)
-    return value
 
 
 def _sendable_error(error: BaseException) -> BaseException:
@@ -260,14 +245,14 @@ def _sendable_error(error: BaseException) -> BaseException:
     return RuntimeError(describe_error(error))
 
 
-class _PipeLink:
-    """How a run in a process reaches its worker: by the pipe; what became of it is in shared memory.
+class _ChannelLink:
+    """How a run in a process reaches its worker: by the channel; what became of it is in shared memory.
 
-    The pipe is the next run's when the handler has returned, whatever threads it has left behind.
+    The channel is the next run's when the handler has returned, whatever threads it has left behind.
     """
 
-    def __init__(self, pipe: Connection, table: SlotTable, slot: int, sequence: int) -> None:
-        self._pipe = pipe
+    def __init__(self, channel: ProcessEnd, table: SlotTable, slot: int, sequence: int) -> None:
+        self._channel = channel
         self._table = table
         self._slot = slot
         self._sequence = sequence
@@ -295,5 +280,5 @@ class _PipeLink:
         with self._turn:
             if self._is_over:
                 return when_over
-            self._pipe.send((word, value))
-            return self._pipe.recv()
+            self._channel.send(pickle.dumps((word, value)))
+            return pickle.loads(self._channel.receive())  # noqa: S301 - our own worker's
