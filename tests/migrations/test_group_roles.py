@@ -238,12 +238,18 @@ def test_a_migration_finds_nothing_that_was_planted_in_the_search_path(
         for planted in (
             "now() returns timestamptz language sql as $$ select 'infinity'::timestamptz $$",
             "clock_timestamp() returns timestamptz language sql as $$ select 'infinity'::timestamptz $$",
+            "make_interval(secs float) returns interval language sql as $$ select interval '9 years' $$",
+            "later(timestamptz, interval) returns timestamptz language sql as $$ select 'infinity'::timestamptz $$",
             "octet_length(text) returns int language sql as $$ select 0 $$",
             "uuidv7() returns uuid language sql as $$ select null::uuid $$",
             "gen_random_uuid() returns uuid language sql as $$ select null::uuid $$",
             "current_setting(text, boolean) returns text language sql as $$ select 'finish' $$",
         ):
             superuser.execute(f"create function {schema}_there.{planted}".encode())
+        superuser.execute(
+            f"create operator {schema}_there.+ (leftarg = timestamptz, rightarg = interval,"
+            f" function = {schema}_there.later)".encode()
+        )
         db.execute(f"set search_path = {schema}_there, pg_catalog".encode())
         migrate(db, schema)
 
@@ -251,7 +257,7 @@ def test_a_migration_finds_nothing_that_was_planted_in_the_search_path(
         run_id = submit(db)
 
         assert superuser.execute(
-            "select id::text from workflow_run where run_at < 'infinity'"
+            "select id::text from workflow_run where run_at < now() + interval '1 day'"
         ).fetchall() == [(run_id,)]
         assert attempt(db, "update workflow_run set status = 'succeeded'") == "WF001"
     finally:

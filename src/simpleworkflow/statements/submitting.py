@@ -26,14 +26,15 @@ def submit_run(new: NewRun, *, traceparent: str | None = None) -> Statement[Subm
     """Record one run, in that span; only with an idempotency key may it be sent twice.
 
     Without one it is the plain INSERT that any producer may write: to call ``submit`` around it would cost the server a
-    third more (414 instead of 298 microseconds).
+    third more (414 instead of 298 microseconds).  Its names are qualified: it has the search_path of whoever asks.
     """
     payload, run_at, delay = encode_payload(new.payload), utc_text(new.run_at), float(new.delay_seconds)
     if new.idempotency_key is None:
         return Statement(
             "insert into {schema}.workflow_run (type, payload, priority, run_at, max_attempts, traceparent) values "
-            "(%s::text, %s::text::jsonb, %s::int, coalesce(%s::text::timestamptz, now()) "
-            "+ make_interval(secs => %s::double precision), %s::int, %s::text) returning id::text, true",
+            "(%s::text, %s::text::jsonb, %s::int, coalesce(%s::text::timestamptz, current_timestamp) "
+            "operator(pg_catalog.+) pg_catalog.make_interval(secs => %s::double precision), %s::int, %s::text) "
+            "returning id::text, true",
             (new.type, payload, new.priority, run_at, delay, new.max_attempts, traceparent),
             lambda rows: _read_submitted(rows)[0],
             is_change=True,
