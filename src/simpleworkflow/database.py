@@ -89,27 +89,18 @@ def run(conn: psycopg.Connection[Any], statement: Statement[T], schema: str) -> 
     Raises:
         WorkflowError: one of ours, by the database's SQLSTATE; other errors pass as they are.
     """
-    # Not with ``translated``, nor is the cursor closed, which does nothing: both cost a tenth of a submission's Python.
-    try:
+    with translated(statement, schema):
         cursor = conn.cursor(row_factory=tuple_row)
         cursor.execute(statement.text(schema).encode(), statement.parameters)
         return statement.read(cursor.fetchall())
-    except Exception as error:
-        if ours := _translate(error, statement, schema):
-            raise ours from error
-        raise
 
 
 async def run_async(conn: psycopg.AsyncConnection[Any], statement: Statement[T], schema: str) -> T:
     """Do what ``run`` does, on an async connection."""
-    try:
+    with translated(statement, schema):
         cursor = conn.cursor(row_factory=tuple_row)
         await cursor.execute(statement.text(schema).encode(), statement.parameters)
         return statement.read(await cursor.fetchall())
-    except Exception as error:
-        if ours := _translate(error, statement, schema):
-            raise ours from error
-        raise
 
 
 async def run_async_for(
@@ -122,18 +113,24 @@ async def run_async_for(
             return await run_async(conn, statement, schema)
 
 
-@contextmanager
-def translated(statement: Statement[Any] | None = None, schema: str = "") -> Iterator[None]:
+class translated:  # noqa: N801 - a context manager; from a generator it would take four times the calls
     """Turn the database's errors into ours, by SQLSTATE; works for every driver that carries one.
 
     ``statement`` is what is executed: of one that was not permitted it tells whose right it is.
     """
-    try:
-        yield
-    except Exception as error:
-        if ours := _translate(error, statement, schema):
+
+    __slots__ = ("_schema", "_statement")
+
+    def __init__(self, statement: Statement[Any] | None = None, schema: str = "") -> None:
+        self._statement = statement
+        self._schema = schema
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and (ours := _translate(error, self._statement, self._schema)):
             raise ours from error
-        raise
 
 
 def _translate(error: Exception, statement: Statement[Any] | None, schema: str) -> WorkflowError | None:
