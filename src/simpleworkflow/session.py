@@ -7,17 +7,21 @@ in one message with its statement: PostgreSQL executes that in one transaction.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
 import psycopg
 from psycopg import IsolationLevel, sql
 from psycopg.adapt import Dumper
+from psycopg.errors import QueryCanceled
 from psycopg.pq import TransactionStatus
 
 __all__ = ["Session"]
 
 READ_COMMITTED = "read committed"
+# The first setting still runs under the role's own statement_timeout, which a busy machine may exceed.
+CANCELED_MAX = 4
 # A server whose client is gone without a word notices that within half a minute too, not after two hours, and
 # gives up what the session held: locks, a place among max_connections, a place in the queue of notifications.
 KEEPALIVES = {
@@ -54,6 +58,10 @@ class Session:
             conn.cursor_factory = self._cursor_class(_Cursor, conn)
             conn.adapters.register_dumper(int, _QuotedInt)
         else:
+            for _ in range(CANCELED_MAX):
+                with suppress(QueryCanceled):
+                    conn.execute(self._for_session(conn))
+                    return
             conn.execute(self._for_session(conn))
 
     async def begin_async(self, conn: psycopg.AsyncConnection[Any]) -> None:
@@ -64,10 +72,14 @@ class Session:
             conn.cursor_factory = self._cursor_class(_AsyncCursor, conn)
             conn.adapters.register_dumper(int, _QuotedInt)
         else:
+            for _ in range(CANCELED_MAX):
+                with suppress(QueryCanceled):
+                    await conn.execute(self._for_session(conn))
+                    return
             await conn.execute(self._for_session(conn))
 
     def _for_session(self, conn: psycopg.BaseConnection[Any]) -> bytes:
-        settings = {"default_transaction_isolation": READ_COMMITTED} | self._limits(conn)
+        settings = self._limits(conn) | {"default_transaction_isolation": READ_COMMITTED}
         if self.statement_seconds is not None:
             settings |= {"idle_session_timeout": "0"} | KEEPALIVES
         begin = [f"set {name} = '{value}'" for name, value in settings.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,8 @@ from builders import Database, column_of, count, events_of, status_of, submit
 from faults.load import TYPE, Executions, Producers, agree, drained, outages, working
 from faults.servers import OwnServer
 from simpleworkflow import Client, DatabaseUnavailable, Worker
+from simpleworkflow.database import connect, connect_async
+from simpleworkflow.session import Session
 from worker.stage import Program, WorkerThread, ended, eventually
 
 LIMITS = {
@@ -167,6 +169,37 @@ def test_what_a_role_is_set_to_disturbs_no_worker(
 
     agree(superuser, producers, executions)
     assert outages(caplog) == (0, 0)
+
+
+async def _connect_async(url: str, session: Session) -> str:
+    conn = await connect_async(url, session=session)
+    async with conn:
+        rows = await (await conn.execute("show statement_timeout")).fetchall()
+    return str(rows[0][0])
+
+
+def _connect(url: str, session: Session) -> str:
+    with connect(url, session=session) as conn:
+        return str(conn.execute("show statement_timeout").fetchall()[0][0])
+
+
+@pytest.mark.parametrize("opened", [_connect, lambda *said: asyncio.run(_connect_async(*said))])
+@pytest.mark.fault("Database and network", "a role's time-out ends the first words of a session", "P1")
+def test_a_session_whose_beginning_is_canceled_begins_again(
+    opened: Callable[[str, Session], str], own_server: OwnServer, superuser: Database, db: Database
+) -> None:
+    session = Session(is_pooled=False, statement_seconds=7, worker_id="someone")
+    asked = "wait_event_type = 'Lock' and query like 'set statement_timeout%'"
+
+    with ThreadPoolExecutor(1) as threads:
+        with superuser.transaction():
+            superuser.execute(
+                "lock table pg_language in access exclusive mode"
+            )  # its DO comes to wait for it
+            showing = threads.submit(opened, own_server.url, session)
+            eventually(lambda: count(db, "pg_stat_activity", asked) == 1)
+            db.execute(f"select pg_cancel_backend(pid) from pg_stat_activity where {asked}")
+        assert showing.result(10) == "7s"
 
 
 @pytest.mark.parametrize("level", ["serializable", "repeatable read"])
