@@ -100,6 +100,19 @@ def test_a_newer_look_of_another_worker_stands_for_the_own_one() -> None:
     assert NOW + 3.5 - 1e-6 <= NOW + pace.seconds_left(NOW) <= NOW + 3.6 + 1e-6
 
 
+@pytest.mark.parametrize("poll_seconds", [0.05, 1.0, 2.0, 30.0])
+def test_whoever_looked_last_looks_again_before_all_others(poll_seconds: float) -> None:
+    for _ in range(200):
+        looker, other = Pace(poll_seconds), Pace(poll_seconds)
+        for pace in (looker, other):
+            pace.found_nothing(NOW, due_in_seconds=None, wakes=pace.wakes)
+
+        looker.found_nothing(NOW, due_in_seconds=None, wakes=looker.wakes)
+        other.others_found_nothing(NOW + 1e-6, None)
+
+        assert looker.seconds_left(NOW) < other.seconds_left(NOW)
+
+
 def test_a_look_of_another_worker_does_not_put_off_what_it_saw_coming() -> None:
     pace = Pace(2.0)
     pace.found_nothing(NOW, due_in_seconds=None, wakes=pace.wakes)

@@ -12,10 +12,13 @@ __all__ = ["Pace"]
 
 # Runs that come for so long without a pause make a worker busy: producers need not wake it.
 BUSY_SECONDS = 0.02
-# An idle worker looks again after the poll interval and up to this part of it, or these seconds, so that not all look
-# at once: later, since to look earlier costs a statement, but well within the 250 ms that a start may take longer.
+# An idle worker looks again after the poll interval and up to this part of it, or these seconds: later, since to look
+# earlier costs a statement, but well within the 250 ms that a start may take longer.  Whoever looked last looks again
+# in the first quarter, and the others in the second half, when they know what it found: as a rule only one looks.
 SPREAD_PART = 0.05
 SPREAD_SECONDS_MAX = 0.1
+LOOKED = (0.0, 0.25)
+LOOKED_ON = (0.5, 1.0)
 
 
 class Pace:
@@ -61,7 +64,7 @@ class Pace:
         self._looked_at = now
         if wakes != self.wakes:
             return  # woken since: what woke us may have come after the database looked
-        wait = self._idle_seconds()
+        wait = self._idle_seconds(LOOKED)
         if due_in_seconds is not None:
             wait = min(wait, max(due_in_seconds, 0.0))
         earlier = self._claim_at if self._claim_at > now else float("inf")
@@ -75,9 +78,9 @@ class Pace:
         if self._claim_at == 0.0 or looked_at <= self._looked_at:
             return
         self._looked_at = looked_at
-        claim_at = looked_at + self._idle_seconds()
+        claim_at = looked_at + self._idle_seconds(LOOKED_ON)
         self._claim_at = claim_at if due_at is None else min(claim_at, due_at)
 
-    def _idle_seconds(self) -> float:
+    def _idle_seconds(self, part: tuple[float, float]) -> float:
         spread = min(SPREAD_SECONDS_MAX, SPREAD_PART * self._poll_seconds)
-        return self._poll_seconds + random.uniform(0, spread)  # noqa: S311
+        return self._poll_seconds + spread * random.uniform(*part)  # noqa: S311
