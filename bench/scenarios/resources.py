@@ -17,15 +17,23 @@ from scenarios.figures import Figure, Target
 from scenarios.ground import Ground, NotMeasured, Place, in_schema
 from scenarios.loads import NOOP, Load, value, wait_until_ended
 from scenarios.processes import cpu_seconds, family, memory_mb
+from simpleworkflow.worker.options import WorkerOptions
 from stage import SCHEMA, worker
 
 PROCESSES = 5  # of each of two services
 START_SECONDS_MAX = 60.0
+START_SECONDS = 3.0  # of a program that does next to nothing
+POLL_SECONDS = WorkerOptions().poll_seconds
 SUBMIT_SECONDS_MAX = 300
 CHUNK_RUNS = 50_000
 PAUSE = Load(type="bench.pause.v1")  # a worker takes as many of them as it has places, a hundred
 WORKER_ID = f"select data ->> 'worker' from {SCHEMA}.workflow_event where event_type = 'leased'"
-
+_BARE_LOOP = f"""
+import asyncio
+async def main():
+    for _ in range(1000):
+        await asyncio.sleep({POLL_SECONDS})
+asyncio.run(main())"""
 _STATEMENTS = """
 select coalesce(substring(query from '[a-z_]+\\.([a-z_]+)\\('), 'others'), sum(calls)
   from pg_stat_statements
@@ -50,6 +58,7 @@ def idle(ground: Ground) -> Iterator[Figure]:
             time.sleep(ground.sizes.idle_seconds)
             asked, used = count() - before, cpu_seconds(pids) - used
             seconds = time.monotonic() - began
+    bare = _bare_loops(len(pids), ground.sizes.idle_seconds)
     yield Figure("ten idle workers", unit, [asked.total() / seconds], Target(most=5))
     for kind, calls in asked.most_common():
         yield Figure(f"of these: {kind}", unit, [calls / seconds])
@@ -59,6 +68,26 @@ def idle(ground: Ground) -> Iterator[Figure]:
         [100 * used / seconds],
         Target(most=1),
     )
+    yield Figure(
+        f"beside them: {len(pids)} bare event loops that wake every {POLL_SECONDS:g} s",
+        "% of a core",
+        [100 * bare],
+    )
+
+
+def _bare_loops(count: int, seconds: float) -> float:
+    """Return the part of a core that event loops use which only wake as often as a worker polls: the machine's part."""
+    loops = [subprocess.Popen([sys.executable, "-c", _BARE_LOOP]) for _ in range(count)]
+    try:
+        time.sleep(START_SECONDS)
+        pids = [loop.pid for loop in loops]
+        began, used = time.monotonic(), cpu_seconds(pids)
+        time.sleep(seconds)
+        return (cpu_seconds(pids) - used) / (time.monotonic() - began)
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 def _statement_counter(observer: psycopg.Connection, name: str) -> tuple[Callable[[], Counter[str]], str]:
