@@ -183,7 +183,9 @@ def _connect(url: str, session: Session) -> str:
         return str(conn.execute("show statement_timeout").fetchall()[0][0])
 
 
-@pytest.mark.parametrize("opened", [_connect, lambda *said: asyncio.run(_connect_async(*said))])
+@pytest.mark.parametrize(
+    "opened", [_connect, lambda *said: asyncio.run(_connect_async(*said))], ids=["sync", "async"]
+)
 @pytest.mark.fault("Database and network", "a role's time-out ends the first words of a session", "P1")
 def test_a_session_whose_beginning_is_canceled_begins_again(
     opened: Callable[[str, Session], str], own_server: OwnServer, superuser: Database, db: Database
