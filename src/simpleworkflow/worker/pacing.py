@@ -14,11 +14,11 @@ __all__ = ["Pace"]
 BUSY_SECONDS = 0.02
 # An idle worker looks again after the poll interval and up to this part of it, or these seconds: later, since to look
 # earlier costs a statement, but well within the 250 ms that a start may take longer.  Whoever looked last looks again
-# in the first quarter, and the others in the second half, when they know what it found: as a rule only one looks.
+# in the first half of it, the others in the last quarter, when they know what it found: as a rule only one looks.
 SPREAD_PART = 0.05
 SPREAD_SECONDS_MAX = 0.1
-LOOKED = (0.0, 0.25)
-LOOKED_ON = (0.5, 1.0)
+LOOKED = (0.0, 0.5)
+LOOKED_ON = (0.75, 1.0)
 
 
 class Pace:
