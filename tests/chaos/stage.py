@@ -23,6 +23,7 @@ from chaos.postgres import OwnServer
 PRODUCERS = {"sync": 0.35, "sql": 0.35, "async": 0.3}
 START_SECONDS = 30
 STARTING_SECONDS = 10.0
+WARM_LOOK_SECONDS = 0.25
 WARM_SECONDS = 5.0
 HEALED_SECONDS = 3.0
 DRAIN_SECONDS = 30.0
@@ -114,8 +115,7 @@ def _play(run: Played) -> None:
     for party in [*ground.producers, ground.operator]:
         party.start()
     run.warm_at = time()
-    sleep(WARM_SECONDS)
-    before = _footprints(ground)
+    before = _warm_footprints(ground)
     run.faults_at = time()
     _strike_all(run)
     run.healed_at = time()
@@ -233,6 +233,16 @@ def _footprints(ground: Field) -> dict[str, list[tuple[int, int, int]]]:
         role: [(pid, *print_) for pid in those if (print_ := parties.footprint(pid))]
         for role, those in pids.items()
     }
+
+
+def _warm_footprints(ground: Field) -> dict[str, list[tuple[int, int, int]]]:
+    """Return all footprints under load while nothing strikes yet; at one moment a process may just have crashed."""
+    seen, until = _footprints(ground), monotonic() + WARM_SECONDS
+    while monotonic() < until:
+        sleep(WARM_LOOK_SECONDS)
+        for role, those in _footprints(ground).items():
+            seen[role] += those
+    return seen
 
 
 def _grown(
