@@ -69,7 +69,7 @@ def idle(ground: Ground) -> Iterator[Figure]:
         Target(most=1),
     )
     yield Figure(
-        f"beside them: {len(pids)} bare event loops that wake every {POLL_SECONDS:g} s",
+        f"after them: {len(pids)} bare event loops that wake every {POLL_SECONDS:g} s",
         "% of a core",
         [100 * bare],
     )

@@ -58,11 +58,12 @@ class Session:
             conn.cursor_factory = self._cursor_class(_Cursor, conn)
             conn.adapters.register_dumper(int, _QuotedInt)
         else:
+            words = self._for_session(conn)
             for _ in range(CANCELED_MAX):
                 with suppress(QueryCanceled):
-                    conn.execute(self._for_session(conn))
+                    conn.execute(words)
                     return
-            conn.execute(self._for_session(conn))
+            conn.execute(words)
 
     async def begin_async(self, conn: psycopg.AsyncConnection[Any]) -> None:
         """Do what ``begin`` does."""
@@ -72,11 +73,12 @@ class Session:
             conn.cursor_factory = self._cursor_class(_AsyncCursor, conn)
             conn.adapters.register_dumper(int, _QuotedInt)
         else:
+            words = self._for_session(conn)
             for _ in range(CANCELED_MAX):
                 with suppress(QueryCanceled):
-                    await conn.execute(self._for_session(conn))
+                    await conn.execute(words)
                     return
-            await conn.execute(self._for_session(conn))
+            await conn.execute(words)
 
     def _for_session(self, conn: psycopg.BaseConnection[Any]) -> bytes:
         settings = self._limits(conn) | {"default_transaction_isolation": READ_COMMITTED}

@@ -195,9 +195,8 @@ def test_a_session_whose_beginning_is_canceled_begins_again(
 
     with ThreadPoolExecutor(1) as threads:
         with superuser.transaction():
-            superuser.execute(
-                "lock table pg_language in access exclusive mode"
-            )  # its DO comes to wait for it
+            # What a session says at its beginning has a DO in it, and comes to wait here.
+            superuser.execute("lock table pg_language in access exclusive mode")
             showing = threads.submit(opened, own_server.url, session)
             eventually(lambda: count(db, "pg_stat_activity", asked) == 1)
             db.execute(f"select pg_cancel_backend(pid) from pg_stat_activity where {asked}")

@@ -104,11 +104,10 @@ def test_a_newer_look_of_another_worker_stands_for_the_own_one() -> None:
 def test_whoever_looked_last_looks_again_before_all_others(poll_seconds: float) -> None:
     for _ in range(200):
         looker, other = Pace(poll_seconds), Pace(poll_seconds)
-        for pace in (looker, other):
-            pace.found_nothing(NOW, due_in_seconds=None, wakes=pace.wakes)
+        other.found_nothing(NOW - 1.0, due_in_seconds=None, wakes=other.wakes)
 
         looker.found_nothing(NOW, due_in_seconds=None, wakes=looker.wakes)
-        other.others_found_nothing(NOW + 1e-6, None)
+        other.others_found_nothing(NOW, None)
 
         assert looker.seconds_left(NOW) < other.seconds_left(NOW)
 
