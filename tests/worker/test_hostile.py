@@ -76,8 +76,6 @@ def test_what_a_handler_does_to_its_process_costs_at_most_its_attempt(
     assert column_of(module_db, run_id, "result") == events.count("leased")
     executions = Notes(folder).all("hostile", run_id)
     assert len(executions) == events.count("leased"), "a fork has executed it again"
-    if kind == "cpu" and deed in ("abort", "die_amid_a_message"):
-        assert error_of(module_db, run_id) == "RuntimeError: the handler's process died: killed by SIGABRT"
     if deed == "fork_and_speak":
         assert Notes(folder).all(
             "fork-refused:expected_the_process_that_the_handler_was_called_in,_got_a_fork_of_it", run_id
@@ -103,16 +101,21 @@ def test_a_process_that_died_is_noticed_whatever_others_did_to_the_worker(
         assert error_of(db, run_id) == "RuntimeError: the handler's process died: exit code unknown"
 
 
-@pytest.mark.fault(SECTION, "a handler's own process dies where the system does not tell of ends", "P1, P11")
-def test_a_process_that_died_is_noticed_without_a_descriptor_of_it(
-    db: Database, database_url: str, tmp_path: Path
+@pytest.mark.fault(
+    SECTION, "a handler's own process dies, where the system tells of ends and where it does not", "P1, P11"
+)
+@pytest.mark.parametrize("surround", [{}, {"WITHOUT_PIDFD": "1"}], ids=["told", "untold"])
+def test_it_is_said_what_a_process_died_of(
+    db: Database, database_url: str, tmp_path: Path, surround: dict[str, str]
 ) -> None:
-    with Program(database_url, tmp_path, target="hostile:worker", WITHOUT_PIDFD="1"):
-        for deed, events in (("change_place", FINE), ("abort", RAISED), ("die_amid_a_message", RAISED)):
+    with Program(database_url, tmp_path, target="hostile:worker", **surround):
+        assert ended(db, submit(db, "hostile.cpu.v1", "change_place")) == "succeeded"
+        for deed in ("abort", "die_amid_a_message"):
             run_id = submit(db, "hostile.cpu.v1", deed)
 
             assert ended(db, run_id) == "succeeded"
-            assert events_of(db, run_id) == events
+            assert events_of(db, run_id) == RAISED
+            assert error_of(db, run_id) == "RuntimeError: the handler's process died: killed by SIGABRT"
 
 
 @pytest.mark.fault(SECTION, "a handler's own process is stopped amid its answer", "P8, P11")
