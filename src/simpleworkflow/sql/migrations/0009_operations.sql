@@ -63,7 +63,7 @@ declare
   v_statuses text[] := array(select jsonb_array_elements_text(p_filter -> 'status'));
   v_from timestamptz := p_filter ->> 'created_from';
   v_before timestamptz := p_filter ->> 'created_before';
-  v_later uuid := {schema}.first_id_at(p_asked_at + interval '1 ms');
+  v_asked uuid := {schema}.first_id_at(p_asked_at);
   v_match text;
   v_sources text[];
   v_keys text[];
@@ -115,7 +115,7 @@ begin
                          else '' end,
                     string_agg('run.' || key || ' desc', ', ' order by position), p_looks - v_looked)
         from unnest(string_to_array(v_keys[v_step], ' ')) with ordinality as part (key, position))
-      using p_asked_at, v_later, v_from, v_before
+      using p_asked_at, v_asked, v_from, v_before
     loop
       v_looked := v_looked + 1;
       v_at := v_row.at;
