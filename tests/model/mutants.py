@@ -66,7 +66,7 @@ MUTANTS = {
     "prune of the young": Mutant("prune", "run.finished_at < p_ended_before", "run.finished_at is not null"),
     "prune leaves the events": Mutant("prune", "workflow_id = any (v_ids)", "false"),
     "an audit that forgets retries": Mutant(
-        "audit_transition",
+        "audit_update",
         "v_transition = 'finish' then",
         "v_transition = 'finish' and "
         "(select status from new_runs limit 1) = 'pending' then return null; elsif v_transition = 'finish' then",

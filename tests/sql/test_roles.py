@@ -547,7 +547,7 @@ TRICKS = (
             "create temp table mine (like <schema>.workflow_run)",
             (
                 "create trigger mine after update on mine referencing new table as new_runs"
-                " for each statement execute function <schema>.audit_transition()"
+                " for each statement execute function <schema>.audit_update()"
             ),
             (
                 "insert into mine (id, type, payload, status, attempt, fencing_token)"

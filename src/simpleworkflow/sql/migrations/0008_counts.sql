@@ -63,31 +63,7 @@ alter table {schema}.workflow_rate set (fillfactor = 70);
 
 -- ── what leaves deltas ─────────────────────────────────────────────────────────────────────────────
 
--- Inserts, claims, finishes, expiries and releases are counted by audit_insert and audit_transition, beside their events.
-
--- All else, a plain UPDATE of a million runs too: how many more, or fewer, of each status there are afterwards.
-create function {schema}.count_change() returns trigger language plpgsql security definer
-  set search_path = pg_catalog, pg_temp as $fn$
-begin
-  insert into {schema}.workflow_delta (runs, type, to_status, event_type)
-  select sum(changed.runs) filter (where changed.is_shown), changed.type, changed.status,
-         case when changed.status = 'cancelled' and sum(changed.runs) > 0 then 'cancelled' end
-    from (select run.type, run.status, run.deleted_at is null as is_shown, count(*) as runs
-            from new_runs as run group by 1, 2, 3
-          union all
-          select run.type, run.status, run.deleted_at is null, - count(*)
-            from old_runs as run group by 1, 2, 3) as changed
-   group by changed.type, changed.status
-  having sum(changed.runs) filter (where changed.is_shown) <> 0;
-  return null;
-end
-$fn$;
-
-create trigger count_change after update on {schema}.workflow_run
-  referencing old table as old_runs new table as new_runs
-  for each statement when (coalesce(current_setting('workflow.transition', true), '')
-                           not in ('claim', 'finish', 'expire', 'release'))
-  execute function {schema}.count_change();
+-- Inserts and updates are counted by audit_insert and audit_update, beside their events.
 
 -- Runs that prune deletes, and those that a policy deletes when they succeed.
 create function {schema}.count_deletion() returns trigger language plpgsql security definer
@@ -778,6 +754,6 @@ $fn$;
 select {schema}.recount();
 
 revoke execute on function
-  {schema}.count_change, {schema}.count_deletion, {schema}.fold, {schema}.forget_rates,
+  {schema}.count_deletion, {schema}.fold, {schema}.forget_rates,
   {schema}.recount, {schema}.audit_pause, {schema}.pause, {schema}.resume
   from public;
