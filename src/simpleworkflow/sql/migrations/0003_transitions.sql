@@ -362,7 +362,7 @@ begin
          where head.priority = v_priority);
     end loop;
 
-    select * into v_locked from {schema}.lock_in_lanes(v_due, p_limit - cardinality(ids), p_now);
+    v_locked := {schema}.lock_in_lanes(v_due, p_limit - cardinality(ids), p_now);
     ids := ids || v_locked.ids;
     lanes := lanes || v_locked.lanes;
     -- All that was due there is locked by others: the next that they have not.
@@ -470,7 +470,8 @@ declare
   v_look_seconds double precision;
   v_disabled text[];
   v_suspect uuid;
-  v_set text;   -- assigned, since a perform costs ten times as much
+  v_locked record;   -- assigned, as the next, since a select or a perform costs ten times as much
+  v_set text;
 begin
   if (p_lease_seconds > 0 and p_lease_seconds <= 31536000) is not true then
     raise exception using errcode = 'WF002',
@@ -500,10 +501,14 @@ begin
                         where not {schema}.covers(v_disabled, lane.type)
                         order by lane.position);
     end if;
-    select locked.ids, locked.lanes into v_ids, v_lanes from {schema}.lock_in_lanes(v_lanes, p_limit, v_now) as locked;
+    v_locked := {schema}.lock_in_lanes(v_lanes, p_limit, v_now);
+    v_ids := v_locked.ids;
+    v_lanes := v_locked.lanes;
   else
-    select locked.ids, locked.lanes, locked.next_due_at into v_ids, v_lanes, v_next_due_at
-      from {schema}.lock_due_runs(p_patterns, p_limit, v_now) as locked;
+    v_locked := {schema}.lock_due_runs(p_patterns, p_limit, v_now);
+    v_ids := v_locked.ids;
+    v_lanes := v_locked.lanes;
+    v_next_due_at := v_locked.next_due_at;
     v_look_seconds := extract(epoch from clock_timestamp() - v_now);
     -- Where nothing was found, something may come next.
     if cardinality(v_known) > 0 then
