@@ -18,7 +18,6 @@ INNER = {
         "refuse_delays",
         "refuse_count",
         "has_suspect_waiting",
-        "disabled_types",
         "cancel_for",
         "reopen_for",
         "walk_runs",

@@ -122,7 +122,7 @@ def test_only_a_claim_may_lock_runs(db: Database, superuser: Database, role: str
     grant_application(superuser, db.schema, role)
 
     superuser.execute(psycopg.sql.SQL("set role {}").format(psycopg.sql.Identifier(role)))
-    error = attempt(superuser, "select lock_due_runs('{%}', 1, now())")
+    error = attempt(superuser, "select lock_due_runs('{%}', 1, now(), null)")
     superuser.execute("reset role")
 
     assert error == "42501"

@@ -334,7 +334,7 @@ STATEMENTS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
         NOBODY,
         None,
     ),
-    "lock_due_runs": ("select * from lock_due_runs('{%}', 1, now())", NOBODY, None),
+    "lock_due_runs": ("select * from lock_due_runs('{%}', 1, now(), null)", NOBODY, None),
     "get_runs": ("select * from get_runs('{<failed>}')", READS, None),
     "list_runs": ("select * from list_runs()", READS, None),
     "list_page": ("select * from list_page()", READS, None),

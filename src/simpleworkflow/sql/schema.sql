@@ -449,101 +449,13 @@ end
 $$;
 
 CREATE FUNCTION workflow.claim(p_worker text, p_patterns text[], p_limit integer DEFAULT 1, p_lease_seconds double precision DEFAULT 30, p_held integer DEFAULT 0, p_lanes text DEFAULT NULL::text, p_look boolean DEFAULT true) RETURNS TABLE(id uuid, type text, payload jsonb, attempt integer, max_attempts integer, fencing_token bigint, created_at timestamp with time zone, is_suspect boolean, next_due_at timestamp with time zone, lanes text, look_seconds double precision)
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET jit TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET "DateStyle" TO 'ISO'
     AS $$
-#variable_conflict use_column
-declare
-  v_now timestamptz := clock_timestamp();
-  v_ids uuid[];
-  v_known workflow.lane[] := p_lanes;
-  v_lanes workflow.lane[] := v_known;
-  v_next_due_at timestamptz;
-  v_look_seconds double precision;
-  v_disabled text[];
-  v_suspect uuid;
-  v_set text;   -- assigned, since a perform costs ten times as much
-begin
-  if (p_lease_seconds > 0 and p_lease_seconds <= 31536000) is not true then
-    raise exception using errcode = 'WF002',
-      message = format('p_lease_seconds: expected more than 0 and at most a year, got %s',
-                       coalesce(p_lease_seconds::text, 'null'));
-  elsif coalesce(octet_length(p_worker), 0) not between 1 and 400 then   -- it is in an index
-    raise exception using errcode = 'WF002',
-      message = format('p_worker: expected a name of 1 to 400 bytes, got %s', coalesce(octet_length(p_worker), 0));
-  elsif p_limit is null or p_limit > 100000 then
-    raise exception using errcode = 'WF002',
-      message = format('p_limit: expected at most 100000, got %s', coalesce(p_limit::text, 'null'));
-  end if;
-  if p_held = 0 then
-    v_suspect := workflow.lock_due_suspect(p_patterns, v_now);
-  elsif random() < 0.05 and workflow.has_suspect_waiting(p_patterns, v_now) then
-    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                        null::timestamptz, true, null::timestamptz, null::text, null::double precision;
-    return;
-  end if;
-  if v_suspect is not null then
-    v_ids := array[v_suspect];
-  elsif not p_look and p_lanes is not null then
-    v_disabled := workflow.disabled_types();
-    if v_disabled is not null then
-      v_lanes := array(select row(lane.type, lane.priority, lane.run_at, lane.id)::workflow.lane
-                         from unnest(v_lanes) with ordinality as lane (type, priority, run_at, id, position)
-                        where not workflow.covers(v_disabled, lane.type)
-                        order by lane.position);
-    end if;
-    select locked.ids, locked.lanes into v_ids, v_lanes from workflow.lock_in_lanes(v_lanes, p_limit, v_now) as locked;
-  else
-    select locked.ids, locked.lanes, locked.next_due_at into v_ids, v_lanes, v_next_due_at
-      from workflow.lock_due_runs(p_patterns, p_limit, v_now) as locked;
-    v_look_seconds := extract(epoch from clock_timestamp() - v_now);
-    -- Where nothing was found, something may come next.
-    if cardinality(v_known) > 0 then
-      v_lanes := v_lanes || array(
-        select row(known.type, known.priority, known.run_at, known.id)::workflow.lane
-          from unnest(v_known) as known
-         where not exists (select from unnest(v_lanes) as lane
-                            where lane.type = known.type and lane.priority = known.priority)
-         limit 16);
-    end if;
-  end if;
-  if p_lanes is not null and v_suspect is null or cardinality(v_ids) = 0 then
-    is_suspect := false;
-    next_due_at := case when cardinality(v_ids) = 0 then v_next_due_at end;
-    if p_lanes is not null then
-      lanes := v_lanes::text;
-      look_seconds := v_look_seconds;
-    end if;
-    return next;
-  end if;
-  if cardinality(v_ids) = 0 then
-    return;
-  end if;
-  v_now := clock_timestamp();   -- the locks may have been long in coming: the lease begins when they are there
-  v_set := set_config('workflow.transition', 'claim', true) || set_config('workflow.actor', p_worker, true);
-  return query
-  with claimed as (
-    update workflow.workflow_run as run
-       set status = 'leased', attempt = run.attempt + 1, fencing_token = run.fencing_token + 1,
-           leased_by = p_worker, lease_until = v_now + make_interval(secs => p_lease_seconds),
-           updated_at = v_now
-     where run.id = any (v_ids)   -- locked above: nobody can have changed them since
-    returning run.id, run.type, run.payload, run.attempt, run.max_attempts, run.fencing_token,
-              run.created_at, run.is_suspect, run.priority, run.run_at)
-  select claimed.id, claimed.type::text, claimed.payload, claimed.attempt, claimed.max_attempts,
-         claimed.fencing_token, claimed.created_at, claimed.is_suspect,
-         greatest(claimed.run_at, claimed.created_at), null::text, null::double precision
-    from claimed
-   order by claimed.priority, claimed.run_at, claimed.id;
-  v_set := set_config('workflow.transition', '', true);
-end
+  select brought.id, brought.type, brought.payload, brought.attempt, brought.max_attempts, brought.fencing_token,
+         brought.created_at, brought.is_suspect, brought.next_due_at, brought.lanes, brought.look_seconds
+    from workflow.exchange(p_worker, '{}', '{}', '{}', null, null, null, p_patterns, p_limit, p_lease_seconds, p_held,
+                           p_lanes, p_look) as brought
 $$;
 
 CREATE FUNCTION workflow.count_deletion() RETURNS trigger
@@ -706,15 +618,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.disabled_types() RETURNS text[]
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  return (select array_agg(workflow_name) from workflow.workflow_registry where not is_enabled);
-end
-$$;
-
 CREATE FUNCTION workflow.drop_policy(p_pattern text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -763,27 +666,124 @@ $$;
 CREATE FUNCTION workflow.exchange(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[], p_results jsonb[], p_errors text[], p_delays_seconds double precision[], p_patterns text[], p_limit integer, p_lease_seconds double precision, p_held integer DEFAULT 0, p_lanes text DEFAULT NULL::text, p_look boolean DEFAULT true) RETURNS TABLE(id uuid, type text, payload jsonb, attempt integer, max_attempts integer, fencing_token bigint, created_at timestamp with time zone, is_suspect boolean, next_due_at timestamp with time zone, lanes text, look_seconds double precision, refused uuid[])
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET "DateStyle" TO 'ISO'
     AS $$
 #variable_conflict use_column
 declare
+  v_now timestamptz;
   v_done uuid[];
+  v_ids uuid[];
+  v_known workflow.lane[] := p_lanes;
+  v_lanes workflow.lane[] := v_known;
+  v_next_due_at timestamptz;
+  v_look_seconds double precision;
+  v_disabled text[];
+  v_has_suspect boolean;
+  v_suspect uuid;
+  v_locked record;   -- assigned, as the next, since a select or a perform costs ten times as much
+  v_set text;
 begin
   if cardinality(p_ids) > 0 then
     v_done := array(select workflow.finish(p_worker, p_ids, p_tokens, p_statuses, p_results, p_errors,
                                            p_delays_seconds));
     if cardinality(v_done) < cardinality(p_ids) then
-      return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                          null::timestamptz, null::boolean, null::timestamptz, null::text, null::double precision,
-                          array(select unnest(p_ids) except select unnest(v_done));
+      refused := array(select unnest(p_ids) except select unnest(v_done));
+      return next;
+      refused := null;
     end if;
   end if;
-  if p_limit > 0 then
-    return query
-    select claimed.id, claimed.type, claimed.payload, claimed.attempt, claimed.max_attempts,
-           claimed.fencing_token, claimed.created_at, claimed.is_suspect, claimed.next_due_at, claimed.lanes,
-           claimed.look_seconds, null::uuid[]
-      from workflow.claim(p_worker, p_patterns, p_limit, p_lease_seconds, p_held, p_lanes, p_look) as claimed;
+  if p_limit <= 0 then
+    return;
   end if;
+  v_now := clock_timestamp();
+  if (p_lease_seconds > 0 and p_lease_seconds <= 31536000) is not true then
+    raise exception using errcode = 'WF002',
+      message = format('p_lease_seconds: expected more than 0 and at most a year, got %s',
+                       coalesce(p_lease_seconds::text, 'null'));
+  elsif coalesce(octet_length(p_worker), 0) not between 1 and 400 then   -- it is in an index
+    raise exception using errcode = 'WF002',
+      message = format('p_worker: expected a name of 1 to 400 bytes, got %s', coalesce(octet_length(p_worker), 0));
+  elsif p_limit is null or p_limit > 100000 then
+    raise exception using errcode = 'WF002',
+      message = format('p_limit: expected at most 100000, got %s', coalesce(p_limit::text, 'null'));
+  end if;
+  -- Together, since what an idle worker's claim costs is its statements: the names and prefixes that operators have disabled
+  -- (null: none), and whether there is a suspect, of which there is mostly none.
+  select (select array_agg(known.workflow_name) from workflow.workflow_registry as known where not known.is_enabled),
+         p_held = 0 and exists (
+           select from workflow.workflow_run as run
+            where run.status = 'pending' and run.deleted_at is null and run.is_suspect and run.run_at <= v_now)
+    into v_disabled, v_has_suspect;
+  if v_has_suspect then
+    v_suspect := workflow.lock_due_suspect(p_patterns, v_now);
+  elsif p_held > 0 and random() < 0.05 and workflow.has_suspect_waiting(p_patterns, v_now) then
+    is_suspect := true;
+    return next;
+    return;
+  end if;
+  if v_suspect is not null then
+    v_ids := array[v_suspect];
+  elsif not p_look and p_lanes is not null then
+    if v_disabled is not null then
+      v_lanes := array(select row(lane.type, lane.priority, lane.run_at, lane.id)::workflow.lane
+                         from unnest(v_lanes) with ordinality as lane (type, priority, run_at, id, position)
+                        where not workflow.covers(v_disabled, lane.type)
+                        order by lane.position);
+    end if;
+    v_locked := workflow.lock_in_lanes(v_lanes, p_limit, v_now);
+    v_ids := v_locked.ids;
+    v_lanes := v_locked.lanes;
+  else
+    v_locked := workflow.lock_due_runs(p_patterns, p_limit, v_now, v_disabled);
+    v_ids := v_locked.ids;
+    v_lanes := v_locked.lanes;
+    v_next_due_at := v_locked.next_due_at;
+    v_look_seconds := extract(epoch from clock_timestamp() - v_now);
+    -- Where nothing was found, something may come next.
+    if cardinality(v_known) > 0 then
+      v_lanes := v_lanes || array(
+        select row(known.type, known.priority, known.run_at, known.id)::workflow.lane
+          from unnest(v_known) as known
+         where not exists (select from unnest(v_lanes) as lane
+                            where lane.type = known.type and lane.priority = known.priority)
+         limit 16);
+    end if;
+  end if;
+  if p_lanes is not null and v_suspect is null or cardinality(v_ids) = 0 then
+    is_suspect := false;
+    next_due_at := case when cardinality(v_ids) = 0 then v_next_due_at end;
+    if p_lanes is not null then
+      lanes := v_lanes::text;
+      look_seconds := v_look_seconds;
+    end if;
+    return next;
+  end if;
+  if cardinality(v_ids) = 0 then
+    return;
+  end if;
+  v_now := clock_timestamp();   -- the locks may have been long in coming: the lease begins when they are there
+  v_set := set_config('workflow.transition', 'claim', true) || set_config('workflow.actor', p_worker, true);
+  return query
+  with claimed as (
+    update workflow.workflow_run as run
+       set status = 'leased', attempt = run.attempt + 1, fencing_token = run.fencing_token + 1,
+           leased_by = p_worker, lease_until = v_now + make_interval(secs => p_lease_seconds),
+           updated_at = v_now
+     where run.id = any (v_ids)   -- locked above: nobody can have changed them since
+    returning run.id, run.type, run.payload, run.attempt, run.max_attempts, run.fencing_token,
+              run.created_at, run.is_suspect, run.priority, run.run_at)
+  select claimed.id, claimed.type::text, claimed.payload, claimed.attempt, claimed.max_attempts,
+         claimed.fencing_token, claimed.created_at, claimed.is_suspect,
+         greatest(claimed.run_at, claimed.created_at), null::text, null::double precision, null::uuid[]
+    from claimed
+   order by claimed.priority, claimed.run_at, claimed.id;
+  v_set := set_config('workflow.transition', '', true);
 end
 $$;
 
@@ -1018,6 +1018,7 @@ CREATE FUNCTION workflow.finish(p_worker text, p_ids uuid[], p_tokens bigint[], 
     SET enable_bitmapscan TO 'off'
     SET enable_nestloop TO 'off'
     SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'on'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
@@ -1786,7 +1787,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT lanes workflow.lane[], OUT next_due_at timestamp with time zone) RETURNS record
+CREATE FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, p_disabled text[], OUT ids uuid[], OUT lanes workflow.lane[], OUT next_due_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -1799,11 +1800,14 @@ CREATE FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now
 declare
   c_last constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
   c_moment constant interval := '1 microsecond';
-  v_disabled text[] := workflow.disabled_types();
+  c_best constant bigint := -2147483648;   -- of an int
   v_patterns text[] := coalesce(p_patterns, '{}');
   v_pattern text;
+  v_prefix text collate "C";
   v_from text collate "C" := '';
   v_before text collate "C";
+  v_best bigint := c_best;
+  v_sole text collate "C";
   v_head workflow.lane;
   v_heads workflow.lane[] := '{}';
   v_due workflow.lane[];
@@ -1819,24 +1823,32 @@ begin
                          order by case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C");
   end if;
   foreach v_pattern in array v_patterns loop
-    if v_pattern like '%\%' then
-      v_from := greatest(v_from, left(v_pattern, -1) collate "C");
-      v_before := left(v_pattern, -1) || '~';
-    else
-      v_from := greatest(v_from, v_pattern collate "C");
-      v_before := v_pattern || '!';
+    v_prefix := case when v_pattern like '%\%' then left(v_pattern, -1) else v_pattern end;
+    v_before := v_prefix || case when v_pattern like '%\%' then '~' else '!' end;
+    if v_from < v_prefix then
+      v_from := v_prefix;
+      v_best := c_best;
     end if;
     loop
       select run.type, run.priority, run.run_at, c_last into v_head
         from workflow.workflow_run as run
        where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
-         and run.type >= v_from and run.type < v_before
+         and (run.type, run.priority) >= (v_from, v_best) and run.type < v_before
        order by run.type, run.priority, run.run_at
        limit 1;
       exit when not found;
       v_from := v_head.type || '!';
-      if v_disabled is null or not workflow.covers(v_disabled, v_head.type) then
+      v_best := c_best;
+      if v_head.type = v_sole then
+        v_sole := null;   -- its second
+      elsif p_disabled is null or not workflow.covers(p_disabled, v_head.type) then
         v_heads := v_heads || v_head;
+        v_sole := null;
+        if cardinality(v_heads) = 1 then   -- the same probe tells of the next type and of the next lane of this one
+          v_sole := v_head.type;
+          v_from := v_head.type;
+          v_best := v_head.priority::bigint + 1;
+        end if;
       end if;
     end loop;
   end loop;
@@ -1852,6 +1864,10 @@ begin
           v_due := v_due || row(v_head.type, v_head.priority, v_head.run_at - c_moment, c_last)::workflow.lane;
         else
           next_due_at := least(next_due_at, v_head.run_at);
+        end if;
+        if v_head.type = v_sole then
+          v_heads := '{}';
+          exit;
         end if;
         select run.type, run.priority, run.run_at, c_last into v_head
           from workflow.workflow_run as run
@@ -1893,7 +1909,7 @@ begin
          where head.priority = v_priority);
     end loop;
 
-    select * into v_locked from workflow.lock_in_lanes(v_due, p_limit - cardinality(ids), p_now);
+    v_locked := workflow.lock_in_lanes(v_due, p_limit - cardinality(ids), p_now);
     ids := ids || v_locked.ids;
     lanes := lanes || v_locked.lanes;
     -- All that was due there is locked by others: the next that they have not.
@@ -1923,11 +1939,6 @@ CREATE FUNCTION workflow.lock_due_suspect(p_patterns text[], p_now timestamp wit
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-  -- Mostly there is none at all, which is asked in a third of the time.
-  if not exists (select from workflow.workflow_run as run
-                  where run.status = 'pending' and run.deleted_at is null and run.is_suspect and run.run_at <= p_now) then
-    return null;
-  end if;
   return (
     select run.id
       from workflow.workflow_run as run
@@ -4132,8 +4143,6 @@ REVOKE ALL ON FUNCTION workflow.count_prunable(p_ended_before timestamp with tim
 
 REVOKE ALL ON FUNCTION workflow.delete_succeeded(p_worker text, p_ids uuid[], p_tokens bigint[], p_statuses text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION workflow.disabled_types() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION workflow.drop_policy(p_pattern text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.end_workers(p_workers text[], p_state text) FROM PUBLIC;
@@ -4164,7 +4173,7 @@ REVOKE ALL ON FUNCTION workflow.left_of(p_operation workflow.workflow_operation,
 
 REVOKE ALL ON FUNCTION workflow.list_keys() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, OUT ids uuid[], OUT lanes workflow.lane[], OUT next_due_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workflow.lock_due_runs(p_patterns text[], p_limit integer, p_now timestamp with time zone, p_disabled text[], OUT ids uuid[], OUT lanes workflow.lane[], OUT next_due_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION workflow.lock_due_suspect(p_patterns text[], p_now timestamp with time zone) FROM PUBLIC;
 

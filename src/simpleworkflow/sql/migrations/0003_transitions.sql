@@ -164,14 +164,6 @@ $fn$;
 -- A lane is one (type, priority).  This is how far one has been claimed: everything up to this run, and it.
 create type {schema}.lane as (type text collate "C", priority int, run_at timestamptz, id uuid);
 
--- The names and prefixes that operators have disabled; null: none.
-create function {schema}.disabled_types() returns text[] language plpgsql
-  set search_path = pg_catalog, pg_temp as $fn$
-begin
-  return (select array_agg(workflow_name) from {schema}.workflow_registry where not is_enabled);
-end
-$fn$;
-
 -- Whether one of the patterns covers a type.
 create function {schema}.covers(p_patterns text[], p_type text) returns boolean language sql immutable parallel safe
   return exists (select from unnest(p_patterns) as pattern
@@ -251,14 +243,14 @@ begin
 end
 $fn$;
 
--- Lock up to p_limit due runs of the patterns, best priority first, as lock_in_lanes does; tell how to go on, and when
--- the next run is due, if nothing was.
+-- Lock up to p_limit due runs of the patterns, but of no type that p_disabled covers, best priority first, as lock_in_lanes
+-- does; tell how to go on, and when the next run is due, if nothing was.
 --
 -- One index probe finds a type's best lane, and another lane of the type is looked for only when the better ones gave
 -- too little: a million runs of other types, or of better priority but due tomorrow, cost a probe for each lane,
 -- not for each run.
 create function {schema}.lock_due_runs(
-  p_patterns text[], p_limit int, p_now timestamptz,
+  p_patterns text[], p_limit int, p_now timestamptz, p_disabled text[],
   out ids uuid[], out lanes {schema}.lane[], out next_due_at timestamptz)
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -268,11 +260,14 @@ set plan_cache_mode = force_generic_plan as $fn$
 declare
   c_last constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
   c_moment constant interval := '1 microsecond';
-  v_disabled text[] := {schema}.disabled_types();
+  c_best constant bigint := -2147483648;   -- of an int
   v_patterns text[] := coalesce(p_patterns, '{}');
   v_pattern text;
+  v_prefix text collate "C";
   v_from text collate "C" := '';
   v_before text collate "C";
+  v_best bigint := c_best;
+  v_sole text collate "C";
   v_head {schema}.lane;
   v_heads {schema}.lane[] := '{}';
   v_due {schema}.lane[];
@@ -288,24 +283,32 @@ begin
                          order by case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C");
   end if;
   foreach v_pattern in array v_patterns loop
-    if v_pattern like '%\%' then
-      v_from := greatest(v_from, left(v_pattern, -1) collate "C");
-      v_before := left(v_pattern, -1) || '~';
-    else
-      v_from := greatest(v_from, v_pattern collate "C");
-      v_before := v_pattern || '!';
+    v_prefix := case when v_pattern like '%\%' then left(v_pattern, -1) else v_pattern end;
+    v_before := v_prefix || case when v_pattern like '%\%' then '~' else '!' end;
+    if v_from < v_prefix then
+      v_from := v_prefix;
+      v_best := c_best;
     end if;
     loop
       select run.type, run.priority, run.run_at, c_last into v_head
         from {schema}.workflow_run as run
        where run.status = 'pending' and run.deleted_at is null and not run.is_suspect
-         and run.type >= v_from and run.type < v_before
+         and (run.type, run.priority) >= (v_from, v_best) and run.type < v_before
        order by run.type, run.priority, run.run_at
        limit 1;
       exit when not found;
       v_from := v_head.type || '!';
-      if v_disabled is null or not {schema}.covers(v_disabled, v_head.type) then
+      v_best := c_best;
+      if v_head.type = v_sole then
+        v_sole := null;   -- its second
+      elsif p_disabled is null or not {schema}.covers(p_disabled, v_head.type) then
         v_heads := v_heads || v_head;
+        v_sole := null;
+        if cardinality(v_heads) = 1 then   -- the same probe tells of the next type and of the next lane of this one
+          v_sole := v_head.type;
+          v_from := v_head.type;
+          v_best := v_head.priority::bigint + 1;
+        end if;
       end if;
     end loop;
   end loop;
@@ -321,6 +324,10 @@ begin
           v_due := v_due || row(v_head.type, v_head.priority, v_head.run_at - c_moment, c_last)::{schema}.lane;
         else
           next_due_at := least(next_due_at, v_head.run_at);
+        end if;
+        if v_head.type = v_sole then
+          v_heads := '{}';
+          exit;
         end if;
         select run.type, run.priority, run.run_at, c_last into v_head
           from {schema}.workflow_run as run
@@ -390,11 +397,6 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 set plan_cache_mode = force_generic_plan as $fn$
 begin
-  -- Mostly there is none at all, which is asked in a third of the time.
-  if not exists (select from {schema}.workflow_run as run
-                  where run.status = 'pending' and run.deleted_at is null and run.is_suspect and run.run_at <= p_now) then
-    return null;
-  end if;
   return (
     select run.id
       from {schema}.workflow_run as run
@@ -432,124 +434,6 @@ language sql stable set search_path = pg_catalog, pg_temp as $fn$
                                and starts_with(run.type, left(disabled.workflow_name, -1)))))
          and not exists (
            select from {schema}.workflow_run as run where run.status = 'leased' and run.is_suspect)
-$fn$;
-
--- Lease up to p_limit due runs to p_worker, which holds p_held already.  Rows without an id are notes: next_due_at,
--- when nothing is due.  Of a run next_due_at tells since when it has been due.
---
--- A suspect is given only to a worker that holds nothing, and by itself: it shall execute nothing beside it.  Where
--- all are busy, one claim in twenty brings nothing but is_suspect (id null): hold nothing, then claim again.  By
--- chance, so that those with short runs, who claim often and are soon without any, are asked first.
---
--- p_lanes is for workers that claim often.  They begin with '{}', and a note tells in lanes how to go on.  Given back,
--- with p_look false, a claim looks only there and from there on: under a snapshot that somebody holds, when each
--- look everywhere walks over all that was claimed since, nothing else stays fast.  With p_look true, now and then, it
--- also finds what was committed late, has come back or is of another lane; look_seconds tells what that has cost.
-create function {schema}.claim(
-  p_worker text,
-  p_patterns text[],
-  p_limit int default 1,
-  p_lease_seconds double precision default 30,
-  p_held int default 0,
-  p_lanes text default null,
-  p_look boolean default true)
-returns table (id uuid, type text, payload jsonb, attempt int, max_attempts int, fencing_token bigint,
-               created_at timestamptz, is_suspect boolean, next_due_at timestamptz, lanes text,
-               look_seconds double precision)
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
-set jit = off set plan_cache_mode = force_generic_plan set datestyle = 'ISO' as $fn$
-#variable_conflict use_column
-declare
-  v_now timestamptz := clock_timestamp();
-  v_ids uuid[];
-  v_known {schema}.lane[] := p_lanes;
-  v_lanes {schema}.lane[] := v_known;
-  v_next_due_at timestamptz;
-  v_look_seconds double precision;
-  v_disabled text[];
-  v_suspect uuid;
-  v_locked record;   -- assigned, as the next, since a select or a perform costs ten times as much
-  v_set text;
-begin
-  if (p_lease_seconds > 0 and p_lease_seconds <= 31536000) is not true then
-    raise exception using errcode = 'WF002',
-      message = format('p_lease_seconds: expected more than 0 and at most a year, got %s',
-                       coalesce(p_lease_seconds::text, 'null'));
-  elsif coalesce(octet_length(p_worker), 0) not between 1 and 400 then   -- it is in an index
-    raise exception using errcode = 'WF002',
-      message = format('p_worker: expected a name of 1 to 400 bytes, got %s', coalesce(octet_length(p_worker), 0));
-  elsif p_limit is null or p_limit > 100000 then
-    raise exception using errcode = 'WF002',
-      message = format('p_limit: expected at most 100000, got %s', coalesce(p_limit::text, 'null'));
-  end if;
-  if p_held = 0 then
-    v_suspect := {schema}.lock_due_suspect(p_patterns, v_now);
-  elsif random() < 0.05 and {schema}.has_suspect_waiting(p_patterns, v_now) then
-    return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                        null::timestamptz, true, null::timestamptz, null::text, null::double precision;
-    return;
-  end if;
-  if v_suspect is not null then
-    v_ids := array[v_suspect];
-  elsif not p_look and p_lanes is not null then
-    v_disabled := {schema}.disabled_types();
-    if v_disabled is not null then
-      v_lanes := array(select row(lane.type, lane.priority, lane.run_at, lane.id)::{schema}.lane
-                         from unnest(v_lanes) with ordinality as lane (type, priority, run_at, id, position)
-                        where not {schema}.covers(v_disabled, lane.type)
-                        order by lane.position);
-    end if;
-    v_locked := {schema}.lock_in_lanes(v_lanes, p_limit, v_now);
-    v_ids := v_locked.ids;
-    v_lanes := v_locked.lanes;
-  else
-    v_locked := {schema}.lock_due_runs(p_patterns, p_limit, v_now);
-    v_ids := v_locked.ids;
-    v_lanes := v_locked.lanes;
-    v_next_due_at := v_locked.next_due_at;
-    v_look_seconds := extract(epoch from clock_timestamp() - v_now);
-    -- Where nothing was found, something may come next.
-    if cardinality(v_known) > 0 then
-      v_lanes := v_lanes || array(
-        select row(known.type, known.priority, known.run_at, known.id)::{schema}.lane
-          from unnest(v_known) as known
-         where not exists (select from unnest(v_lanes) as lane
-                            where lane.type = known.type and lane.priority = known.priority)
-         limit 16);
-    end if;
-  end if;
-  if p_lanes is not null and v_suspect is null or cardinality(v_ids) = 0 then
-    is_suspect := false;
-    next_due_at := case when cardinality(v_ids) = 0 then v_next_due_at end;
-    if p_lanes is not null then
-      lanes := v_lanes::text;
-      look_seconds := v_look_seconds;
-    end if;
-    return next;
-  end if;
-  if cardinality(v_ids) = 0 then
-    return;
-  end if;
-  v_now := clock_timestamp();   -- the locks may have been long in coming: the lease begins when they are there
-  v_set := set_config('workflow.transition', 'claim', true) || set_config('workflow.actor', p_worker, true);
-  return query
-  with claimed as (
-    update {schema}.workflow_run as run
-       set status = 'leased', attempt = run.attempt + 1, fencing_token = run.fencing_token + 1,
-           leased_by = p_worker, lease_until = v_now + make_interval(secs => p_lease_seconds),
-           updated_at = v_now
-     where run.id = any (v_ids)   -- locked above: nobody can have changed them since
-    returning run.id, run.type, run.payload, run.attempt, run.max_attempts, run.fencing_token,
-              run.created_at, run.is_suspect, run.priority, run.run_at)
-  select claimed.id, claimed.type::text, claimed.payload, claimed.attempt, claimed.max_attempts,
-         claimed.fencing_token, claimed.created_at, claimed.is_suspect,
-         greatest(claimed.run_at, claimed.created_at), null::text, null::double precision
-    from claimed
-   order by claimed.priority, claimed.run_at, claimed.id;
-  v_set := set_config('workflow.transition', '', true);
-end
 $fn$;
 
 -- ── finish, heartbeat, release ─────────────────────────────────────────────────────────────────────
@@ -593,7 +477,7 @@ returns setof uuid
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set enable_mergejoin = off
-set jit = off set plan_cache_mode = force_generic_plan as $fn$
+set enable_hashjoin = on set jit = off set plan_cache_mode = force_generic_plan as $fn$
 declare
   v_now timestamptz := clock_timestamp();
   v_deleted bigint;
@@ -753,8 +637,18 @@ begin
 end
 $fn$;
 
--- Finish one batch and claim the next in one round trip and one commit.  Rows with an id are claimed runs; rows
--- without one are notes, those of claim, or refused (runs named to finish that were not held).
+-- Lease up to p_limit due runs to p_worker, which holds p_held already, in one round trip and one commit with the end of
+-- those named, as finish ends them.  Rows without an id are notes: refused, which of these were not held any more;
+-- next_due_at, when nothing is due.  Of a run next_due_at tells since when it has been due.
+--
+-- A suspect is given only to a worker that holds nothing, and by itself: it shall execute nothing beside it.  Where
+-- all are busy, one claim in twenty brings nothing but is_suspect (id null): hold nothing, then claim again.  By
+-- chance, so that those with short runs, who claim often and are soon without any, are asked first.
+--
+-- p_lanes is for workers that claim often.  They begin with '{}', and a note tells in lanes how to go on.  Given back,
+-- with p_look false, a claim looks only there and from there on: under a snapshot that somebody holds, when each
+-- look everywhere walks over all that was claimed since, nothing else stays fast.  With p_look true, now and then, it
+-- also finds what was committed late, has come back or is of another lane; look_seconds tells what that has cost.
 create function {schema}.exchange(
   p_worker text,
   p_ids uuid[],
@@ -772,28 +666,140 @@ create function {schema}.exchange(
 returns table (id uuid, type text, payload jsonb, attempt int, max_attempts int, fencing_token bigint,
                created_at timestamptz, is_suspect boolean, next_due_at timestamptz, lanes text,
                look_seconds double precision, refused uuid[])
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set plan_cache_mode = force_generic_plan set datestyle = 'ISO' as $fn$
 #variable_conflict use_column
 declare
+  v_now timestamptz;
   v_done uuid[];
+  v_ids uuid[];
+  v_known {schema}.lane[] := p_lanes;
+  v_lanes {schema}.lane[] := v_known;
+  v_next_due_at timestamptz;
+  v_look_seconds double precision;
+  v_disabled text[];
+  v_has_suspect boolean;
+  v_suspect uuid;
+  v_locked record;   -- assigned, as the next, since a select or a perform costs ten times as much
+  v_set text;
 begin
   if cardinality(p_ids) > 0 then
     v_done := array(select {schema}.finish(p_worker, p_ids, p_tokens, p_statuses, p_results, p_errors,
                                            p_delays_seconds));
     if cardinality(v_done) < cardinality(p_ids) then
-      return query select null::uuid, null::text, null::jsonb, null::int, null::int, null::bigint,
-                          null::timestamptz, null::boolean, null::timestamptz, null::text, null::double precision,
-                          array(select unnest(p_ids) except select unnest(v_done));
+      refused := array(select unnest(p_ids) except select unnest(v_done));
+      return next;
+      refused := null;
     end if;
   end if;
-  if p_limit > 0 then
-    return query
-    select claimed.id, claimed.type, claimed.payload, claimed.attempt, claimed.max_attempts,
-           claimed.fencing_token, claimed.created_at, claimed.is_suspect, claimed.next_due_at, claimed.lanes,
-           claimed.look_seconds, null::uuid[]
-      from {schema}.claim(p_worker, p_patterns, p_limit, p_lease_seconds, p_held, p_lanes, p_look) as claimed;
+  if p_limit <= 0 then
+    return;
   end if;
+  v_now := clock_timestamp();
+  if (p_lease_seconds > 0 and p_lease_seconds <= 31536000) is not true then
+    raise exception using errcode = 'WF002',
+      message = format('p_lease_seconds: expected more than 0 and at most a year, got %s',
+                       coalesce(p_lease_seconds::text, 'null'));
+  elsif coalesce(octet_length(p_worker), 0) not between 1 and 400 then   -- it is in an index
+    raise exception using errcode = 'WF002',
+      message = format('p_worker: expected a name of 1 to 400 bytes, got %s', coalesce(octet_length(p_worker), 0));
+  elsif p_limit is null or p_limit > 100000 then
+    raise exception using errcode = 'WF002',
+      message = format('p_limit: expected at most 100000, got %s', coalesce(p_limit::text, 'null'));
+  end if;
+  -- Together, since what an idle worker's claim costs is its statements: the names and prefixes that operators have disabled
+  -- (null: none), and whether there is a suspect, of which there is mostly none.
+  select (select array_agg(known.workflow_name) from {schema}.workflow_registry as known where not known.is_enabled),
+         p_held = 0 and exists (
+           select from {schema}.workflow_run as run
+            where run.status = 'pending' and run.deleted_at is null and run.is_suspect and run.run_at <= v_now)
+    into v_disabled, v_has_suspect;
+  if v_has_suspect then
+    v_suspect := {schema}.lock_due_suspect(p_patterns, v_now);
+  elsif p_held > 0 and random() < 0.05 and {schema}.has_suspect_waiting(p_patterns, v_now) then
+    is_suspect := true;
+    return next;
+    return;
+  end if;
+  if v_suspect is not null then
+    v_ids := array[v_suspect];
+  elsif not p_look and p_lanes is not null then
+    if v_disabled is not null then
+      v_lanes := array(select row(lane.type, lane.priority, lane.run_at, lane.id)::{schema}.lane
+                         from unnest(v_lanes) with ordinality as lane (type, priority, run_at, id, position)
+                        where not {schema}.covers(v_disabled, lane.type)
+                        order by lane.position);
+    end if;
+    v_locked := {schema}.lock_in_lanes(v_lanes, p_limit, v_now);
+    v_ids := v_locked.ids;
+    v_lanes := v_locked.lanes;
+  else
+    v_locked := {schema}.lock_due_runs(p_patterns, p_limit, v_now, v_disabled);
+    v_ids := v_locked.ids;
+    v_lanes := v_locked.lanes;
+    v_next_due_at := v_locked.next_due_at;
+    v_look_seconds := extract(epoch from clock_timestamp() - v_now);
+    -- Where nothing was found, something may come next.
+    if cardinality(v_known) > 0 then
+      v_lanes := v_lanes || array(
+        select row(known.type, known.priority, known.run_at, known.id)::{schema}.lane
+          from unnest(v_known) as known
+         where not exists (select from unnest(v_lanes) as lane
+                            where lane.type = known.type and lane.priority = known.priority)
+         limit 16);
+    end if;
+  end if;
+  if p_lanes is not null and v_suspect is null or cardinality(v_ids) = 0 then
+    is_suspect := false;
+    next_due_at := case when cardinality(v_ids) = 0 then v_next_due_at end;
+    if p_lanes is not null then
+      lanes := v_lanes::text;
+      look_seconds := v_look_seconds;
+    end if;
+    return next;
+  end if;
+  if cardinality(v_ids) = 0 then
+    return;
+  end if;
+  v_now := clock_timestamp();   -- the locks may have been long in coming: the lease begins when they are there
+  v_set := set_config('workflow.transition', 'claim', true) || set_config('workflow.actor', p_worker, true);
+  return query
+  with claimed as (
+    update {schema}.workflow_run as run
+       set status = 'leased', attempt = run.attempt + 1, fencing_token = run.fencing_token + 1,
+           leased_by = p_worker, lease_until = v_now + make_interval(secs => p_lease_seconds),
+           updated_at = v_now
+     where run.id = any (v_ids)   -- locked above: nobody can have changed them since
+    returning run.id, run.type, run.payload, run.attempt, run.max_attempts, run.fencing_token,
+              run.created_at, run.is_suspect, run.priority, run.run_at)
+  select claimed.id, claimed.type::text, claimed.payload, claimed.attempt, claimed.max_attempts,
+         claimed.fencing_token, claimed.created_at, claimed.is_suspect,
+         greatest(claimed.run_at, claimed.created_at), null::text, null::double precision, null::uuid[]
+    from claimed
+   order by claimed.priority, claimed.run_at, claimed.id;
+  v_set := set_config('workflow.transition', '', true);
 end
+$fn$;
+
+-- An exchange that ends nothing.
+create function {schema}.claim(
+  p_worker text,
+  p_patterns text[],
+  p_limit int default 1,
+  p_lease_seconds double precision default 30,
+  p_held int default 0,
+  p_lanes text default null,
+  p_look boolean default true)
+returns table (id uuid, type text, payload jsonb, attempt int, max_attempts int, fencing_token bigint,
+               created_at timestamptz, is_suspect boolean, next_due_at timestamptz, lanes text,
+               look_seconds double precision)
+language sql security definer set search_path = pg_catalog, pg_temp as $fn$
+  select brought.id, brought.type, brought.payload, brought.attempt, brought.max_attempts, brought.fencing_token,
+         brought.created_at, brought.is_suspect, brought.next_due_at, brought.lanes, brought.look_seconds
+    from {schema}.exchange(p_worker, '{}', '{}', '{}', null, null, null, p_patterns, p_limit, p_lease_seconds, p_held,
+                           p_lanes, p_look) as brought
 $fn$;
 
 -- ── expire, cancel, reopen ─────────────────────────────────────────────────────────────────────────
@@ -984,7 +990,7 @@ $fn$;
 -- insert could cancel, or claim and read, every run.  The files in grants/ open them; what a plain INSERT or UPDATE
 -- needs (uuid7, and what the guards call in the name of whoever writes) stays open.
 revoke execute on function
-  {schema}.submit, {schema}.submit_many, {schema}.disabled_types, {schema}.lock_in_lanes, {schema}.lock_due_runs,
+  {schema}.submit, {schema}.submit_many, {schema}.lock_in_lanes, {schema}.lock_due_runs,
   {schema}.lock_due_suspect, {schema}.claim, {schema}.finish,
   {schema}.heartbeat, {schema}.progress, {schema}.release, {schema}.exchange, {schema}.expire,
   {schema}.next_lease_until, {schema}.cancel_for, {schema}.reopen_for, {schema}.cancel, {schema}.reopen,
