@@ -91,6 +91,33 @@ def test_overlapping_patterns_take_each_run_once(db, patterns):
     assert set(types) >= ({"a.b"} if patterns == ("a.b", "a.b") else {"a.a", "a.b", "a.b.c", "a.c"})
 
 
+@pytest.mark.parametrize("patterns", [("%",), ("a.a", "a.b"), ("%", "a.a", "a.a%", "a.b")])
+@pytest.mark.parametrize("is_paused", [False, True])
+@pytest.mark.parametrize(
+    "lanes",
+    [
+        [("a.a", 5)],
+        [("a.a", -(2**31)), ("a.a", 2**31 - 1)],
+        [("a.a", 2**31 - 1), ("a.b", 0)],
+        [("a.a", 1), ("a.b", 2), ("a.a", 3), ("a.b", 4)],
+        [("a.b", 1), ("a.a", 2), ("a.a", 3), ("a.a", 4)],
+    ],
+)
+def test_whatever_follows_the_first_lane_all_are_claimed_once_in_their_order(db, lanes, is_paused, patterns):
+    for type_, priority in reversed(lanes):
+        submit(db, type_, priority=priority)
+    if is_paused:
+        submit(db, "a.0", priority=-1)
+        db.execute(
+            "insert into workflow_registry (workflow_name, runtime, is_enabled) values ('a.0', '', false)"
+        )
+
+    got = claim_many(db, patterns=patterns)
+
+    taken = [(held.type, column_of(db, held.id, "priority")) for held in got]
+    assert taken == sorted(lanes, key=lambda lane: lane[1])
+
+
 def test_no_pattern_takes_nothing(db):
     submit(db, "a.b")
 
