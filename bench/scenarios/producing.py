@@ -32,8 +32,11 @@ def producers(ground: Ground) -> Iterator[Figure]:
         left: list[float] = []
 
         def measure(count: int, wake: str) -> float:
-            place.conn.execute(wake.encode())
+            # Filled with wake-ups in both cases: else a worker that had emptied the last backlog would find this one by
+            # polling, seconds later, and leave its part of the machine to the producers until then.
+            place.conn.execute(original.encode())
             _fill(place)
+            place.conn.execute(wake.encode())
             inserts = _inserts(program, place.url, script.name, count, ground.sizes.producer_seconds)
             left.append(_backlog(place))
             return inserts
