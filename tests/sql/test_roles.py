@@ -644,6 +644,23 @@ TRICKS = (
             "create trigger z_change before update on workflow_run for each row execute function <mine>.change()",
             "update workflow_run set priority = 1 where id = '<leased>'",
         ),
+        "a transition that is named for the audit of a cancel alone": (
+            "create temp table mine (id uuid)",
+            (
+                "create function <mine>.unname() returns trigger language plpgsql as"
+                " $$ begin perform set_config('workflow.transition', '', false); return null; end $$"
+            ),
+            "create trigger unname after insert on mine for each row execute function <mine>.unname()",
+            "set workflow.transition = 'cancel'",
+            "set workflow.detail = ''",
+            """set workflow.operation = '{"by": "somebody else"}'""",
+            (
+                "with done as (update workflow_run set status = 'cancelled' where id = '<leased>' returning id)"
+                " insert into mine select id from done"
+            ),
+            "reset workflow.transition",
+            "reset workflow.operation",
+        ),
         "settings that switch checks off": (
             "set session_replication_role = replica",
             "set row_security = off",
@@ -679,6 +696,18 @@ def test_no_trick_changes_what_a_role_may_not(
     conn.execute("discard all")
     conn.execute(f"set search_path = {roles.schema}".encode())
     assert everything(module_db) == before
+
+
+@pytest.mark.fault("Security", "a first insert whose session reads backslashes in its own way", "P3")
+@pytest.mark.parametrize("type_", ["a b", "a%b", "a~b", "a\nb"])
+def test_how_a_session_reads_literals_lets_no_type_pass(
+    module_url: str, module_db: Database, roles: Logins, names: dict[str, str], type_: str
+) -> None:
+    with connect(roles.url_of("producer")) as conn:
+        conn.execute(fill("set standard_conforming_strings = off", names))
+
+        with pytest.raises(psycopg.Error, match="type: expected words"):
+            conn.execute("insert into workflow_run (type) values (%s)", [type_])
 
 
 def everything(db: Database) -> list[Any]:

@@ -722,7 +722,7 @@ begin
     into v_disabled, v_has_suspect;
   if v_has_suspect then
     v_suspect := workflow.lock_due_suspect(p_patterns, v_now);
-  elsif p_held > 0 and random() < 0.05 and workflow.has_suspect_waiting(p_patterns, v_now) then
+  elsif p_held is distinct from 0 and random() < 0.05 and workflow.has_suspect_waiting(p_patterns, v_now) then
     is_suspect := true;
     return next;
     return;
@@ -1343,7 +1343,7 @@ begin
         or new.created_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
         or new.updated_at not between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
         or octet_length(new.idempotency_key) not between 1 and 400
-        or length(new.type) > 200 or new.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$'
+        or length(new.type) > 200 or new.type !~ '^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$'
         -- 101 levels take 812 bytes; of what comes compressed, from another table, the size says nothing.  Written out
         -- and not called: a call costs more than the check.
         or case when pg_column_size(new.payload) <= 800 and pg_column_compression(new.payload) is null
@@ -2489,7 +2489,7 @@ begin
                        case when run.type is null then 'type' when run.payload is null then 'payload'
                             when run.priority is null then 'priority' when run.run_at is null then 'run_at'
                             else 'max_attempts' end);
-  elsif length(run.type) > 200 or run.type !~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' then
+  elsif length(run.type) > 200 or run.type !~ '^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$' then
     raise exception using errcode = 'WF002',
       message = format('type: expected words of A-Z a-z 0-9 _ - joined by dots, at most 200 characters, got %s',
                        quote_literal(regexp_replace(left(run.type, 60), '[[:cntrl:]]', '?', 'g')));
@@ -4080,6 +4080,8 @@ CREATE INDEX workflow_run_lane ON workflow.workflow_run USING btree (type, prior
 CREATE INDEX workflow_run_leased ON workflow.workflow_run USING btree (leased_by) WHERE (status = 'leased'::text);
 
 CREATE INDEX workflow_run_suspect ON workflow.workflow_run USING btree (run_at) WHERE ((status = 'pending'::text) AND (deleted_at IS NULL) AND is_suspect);
+
+CREATE TRIGGER a_guard_cancel AFTER UPDATE ON workflow.workflow_run FOR EACH ROW WHEN (((new.status = 'cancelled'::text) AND (old.status <> 'cancelled'::text))) EXECUTE FUNCTION workflow.guard_transition();
 
 CREATE TRIGGER a_guard_change BEFORE DELETE OR UPDATE OR TRUNCATE ON workflow.workflow_event FOR EACH STATEMENT EXECUTE FUNCTION workflow.guard_history();
 

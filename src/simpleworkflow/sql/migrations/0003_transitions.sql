@@ -718,7 +718,7 @@ begin
     into v_disabled, v_has_suspect;
   if v_has_suspect then
     v_suspect := {schema}.lock_due_suspect(p_patterns, v_now);
-  elsif p_held > 0 and random() < 0.05 and {schema}.has_suspect_waiting(p_patterns, v_now) then
+  elsif p_held is distinct from 0 and random() < 0.05 and {schema}.has_suspect_waiting(p_patterns, v_now) then
     is_suspect := true;
     return next;
     return;
