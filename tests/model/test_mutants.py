@@ -14,9 +14,8 @@ from sql.interleaving import Session
 # Enough for the latest of them to be found, with seeds of its own so that changing the other leaves it alone.  More
 # than one: what a step finds due depends on how fast the machine is, so a seed does not always play the same.
 EXAMPLES = 150
-SEEDS = tuple(
-    range(1, 13)
-)  # the search ends with the first that finds it; one mutant took four, and now and then more
+# The search ends with the first that finds it: one mutant took four, and now and then more.
+SEEDS = range(1, 13)
 # Those that the design names die within seconds; MODEL_MUTANTS=all tries all of them, some minutes.
 NAMED = (
     "finish without a look at the token",

@@ -763,9 +763,9 @@ begin
       look_seconds := v_look_seconds;
     end if;
     return next;
-  end if;
-  if cardinality(v_ids) = 0 then
-    return;
+    if cardinality(v_ids) = 0 then
+      return;
+    end if;
   end if;
   v_now := clock_timestamp();   -- the locks may have been long in coming: the lease begins when they are there
   v_set := set_config('workflow.transition', 'claim', true) || set_config('workflow.actor', p_worker, true);
