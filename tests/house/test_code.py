@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from house.sources import MODULES, functions, is_stub, name_of, parsed, public_definitions, sql_in
+from house.sources import MODULES, PACKAGE, functions, is_stub, name_of, parsed, public_definitions, sql_in
 
 LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
@@ -38,6 +38,8 @@ _CALL = re.compile(r"select [^;]*\{schema\}\.[a-z_]+\([^;]*\)[^;]*")
 _RECORDING = re.compile(
     r"insert into \{schema\}\.workflow_run \([a-z_, ]+\) values \([^;]*\) returning id::text, true"
 )
+# What PostgreSQL reads the same way in every session, and what it does not read.
+_COMMENT_OR_ESCAPED = re.compile(r"--.*|\bE'(?:[^'\\]|\\.)*'")
 _MORE_THAN_A_CALL = re.compile(r"\b(insert|update|delete|join|where|union|order by)\b")
 
 
@@ -87,3 +89,10 @@ def test_a_statement_is_one_call_of_a_function_or_records_a_run(module: Path) ->
 
     if name_of(module) not in NO_CALL:
         assert more == []
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.sql")), ids=name_of)
+def test_no_literal_of_sql_holds_a_backslash_which_each_session_could_read_in_its_own_way(file: Path) -> None:
+    lines = _COMMENT_OR_ESCAPED.sub("", file.read_text(encoding="utf-8")).splitlines()
+
+    assert [line for line in lines if "\\" in line] == []

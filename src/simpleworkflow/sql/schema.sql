@@ -111,7 +111,7 @@ begin
        set resumed_at = clock_timestamp(), resumed_by = session_user,
            resumed_for = workflow.on_behalf_of()
      where pause.pattern = old.workflow_name and pause.resumed_at is null;
-    perform workflow.wake(array[case when old.workflow_name like '%\%' then '%' else old.workflow_name end]);
+    perform workflow.wake(array[case when right(old.workflow_name, 1) = '%' then '%' else old.workflow_name end]);
   end if;
   if v_is_paused and (not v_was_paused or v_is_other) then
     insert into workflow.workflow_pause (pattern, reason)
@@ -500,7 +500,7 @@ CREATE FUNCTION workflow.count_prunable(p_ended_before timestamp with time zone,
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-  v_prefixes text[] := array(select left(pattern, -1) from unnest(p_patterns) as pattern where pattern like '%\%');
+  v_prefixes text[] := array(select left(pattern, -1) from unnest(p_patterns) as pattern where right(pattern, 1) = '%');
   v_looked_at bigint;
   v_first timestamptz;
   v_last timestamptz;
@@ -563,7 +563,7 @@ $$;
 
 CREATE FUNCTION workflow.covers(p_patterns text[], p_type text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (EXISTS (SELECT FROM unnest(covers.p_patterns) pattern(pattern) WHERE ((pattern.pattern = covers.p_type) OR ((pattern.pattern ~~ '%\%'::text) AND starts_with(covers.p_type, "left"(pattern.pattern, '-1'::integer))))));
+    RETURN (EXISTS (SELECT FROM unnest(covers.p_patterns) pattern(pattern) WHERE ((pattern.pattern = covers.p_type) OR (("right"(pattern.pattern, 1) = '%'::text) AND starts_with(covers.p_type, "left"(pattern.pattern, '-1'::integer))))));
 
 CREATE FUNCTION workflow.default_backoff_seconds(p_attempt integer) RETURNS double precision
     LANGUAGE sql PARALLEL SAFE
@@ -866,8 +866,9 @@ begin
     -- Every character of a type sorts above '!' and below '~'.
     v_ids := array(
       select run.id
-        from (select case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C" as low,
-                     case when pattern like '%\%' then left(pattern, -1) || '~' else pattern || '!' end collate "C" as high
+        from (select case when right(pattern, 1) = '%' then left(pattern, -1) else pattern end collate "C" as low,
+                     case when right(pattern, 1) = '%' then left(pattern, -1) || '~'
+                          else pattern || '!' end collate "C" as high
                 from unnest(coalesce(p_patterns, '{%}')) as pattern) as wanted
        cross join lateral (
              select run.id
@@ -951,7 +952,7 @@ begin
   v_match := 'run.deleted_at is null';
   if p_patterns is not null then
     v_match := v_match || ' and (' || coalesce((
-      select string_agg(case when pattern like '%\%' then format('starts_with(run.type, %L)', left(pattern, -1))
+      select string_agg(case when right(pattern, 1) = '%' then format('starts_with(run.type, %L)', left(pattern, -1))
                              else format('run.type = %L', pattern) end, ' or ')
         from unnest(p_patterns) as pattern), 'false') || ')';
   end if;
@@ -1456,12 +1457,12 @@ CREATE FUNCTION workflow.has_suspect_waiting(p_patterns text[], p_now timestamp 
               and run.updated_at < p_now - interval '10 seconds'
               and exists (
                     select from unnest(p_patterns) as pattern
-                     where pattern = run.type or pattern like '%\%' and starts_with(run.type, left(pattern, -1)))
+                     where pattern = run.type or right(pattern, 1) = '%' and starts_with(run.type, left(pattern, -1)))
               and not exists (
                     select from workflow.workflow_registry as disabled
                      where not disabled.is_enabled
                        and (disabled.workflow_name = run.type
-                            or disabled.workflow_name like '%\%'
+                            or right(disabled.workflow_name, 1) = '%'
                                and starts_with(run.type, left(disabled.workflow_name, -1)))))
          and not exists (
            select from workflow.workflow_run as run where run.status = 'leased' and run.is_suspect)
@@ -1474,6 +1475,7 @@ CREATE FUNCTION workflow.heartbeat(p_worker text, p_ids uuid[], p_tokens bigint[
     SET enable_bitmapscan TO 'off'
     SET enable_nestloop TO 'off'
     SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'on'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
@@ -1540,8 +1542,8 @@ begin
       from workflow.workflow_policy as policy
      where policy.applies_until is null
        and (policy.pattern = p_type
-            or policy.pattern like '%\%' and starts_with(p_type, left(policy.pattern, -1)))
-     order by policy.pattern like '%\%', length(policy.pattern) desc
+            or right(policy.pattern, 1) = '%' and starts_with(p_type, left(policy.pattern, -1)))
+     order by right(policy.pattern, 1) = '%', length(policy.pattern) desc
      limit 1), false);
 end
 $$;
@@ -1591,8 +1593,8 @@ begin
            limit p_at_most + 1) as run;
   -- As lock_due_runs does: one probe for each lane.  Every character of a type sorts above '!' and below '~'.
   for v_range in
-    select case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C" as low,
-           case when pattern like '%\%' then left(pattern, -1) || '~' else pattern || '!' end collate "C" as high
+    select case when right(pattern, 1) = '%' then left(pattern, -1) else pattern end collate "C" as low,
+           case when right(pattern, 1) = '%' then left(pattern, -1) || '~' else pattern || '!' end collate "C" as high
       from unnest(p_patterns) as pattern order by 1, 2
   loop
     v_from := greatest(v_from, v_range.low);
@@ -1720,7 +1722,7 @@ CREATE FUNCTION workflow.list_policies() RETURNS TABLE(pattern text, keeps_event
   select policy.pattern::text, policy.keeps_events, policy.keeps_succeeded, policy.applies_from, policy.set_by
     from workflow.workflow_policy as policy
    where policy.applies_until is null
-   order by policy.pattern not like '%\%', length(policy.pattern), policy.pattern
+   order by right(policy.pattern, 1) <> '%', length(policy.pattern), policy.pattern
 $$;
 
 CREATE FUNCTION workflow.list_runs(p_patterns text[] DEFAULT NULL::text[], p_statuses text[] DEFAULT NULL::text[], p_created_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_before uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 50, p_payload jsonb DEFAULT NULL::jsonb) RETURNS SETOF workflow.workflow_run
@@ -1820,11 +1822,11 @@ begin
   -- The best lane of each type.  Every character of a type sorts above '!' and below '~'.
   if cardinality(p_patterns) > 1 then
     v_patterns := array(select pattern from unnest(p_patterns) as pattern
-                         order by case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C");
+                         order by case when right(pattern, 1) = '%' then left(pattern, -1) else pattern end collate "C");
   end if;
   foreach v_pattern in array v_patterns loop
-    v_prefix := case when v_pattern like '%\%' then left(v_pattern, -1) else v_pattern end;
-    v_before := v_prefix || case when v_pattern like '%\%' then '~' else '!' end;
+    v_prefix := case when right(v_pattern, 1) = '%' then left(v_pattern, -1) else v_pattern end;
+    v_before := v_prefix || case when right(v_pattern, 1) = '%' then '~' else '!' end;
     if v_from < v_prefix then
       v_from := v_prefix;
       v_best := c_best;
@@ -1945,12 +1947,12 @@ begin
      where run.status = 'pending' and run.deleted_at is null and run.is_suspect and run.run_at <= p_now
        and exists (
              select from unnest(p_patterns) as pattern
-              where pattern = run.type or pattern like '%\%' and starts_with(run.type, left(pattern, -1)))
+              where pattern = run.type or right(pattern, 1) = '%' and starts_with(run.type, left(pattern, -1)))
        and not exists (
              select from workflow.workflow_registry as disabled
               where not disabled.is_enabled
                 and (disabled.workflow_name = run.type
-                     or disabled.workflow_name like '%\%'
+                     or right(disabled.workflow_name, 1) = '%'
                         and starts_with(run.type, left(disabled.workflow_name, -1))))
      order by run.run_at
      limit 1
@@ -2233,7 +2235,7 @@ begin
     'pattern', to_jsonb(array(
       select distinct one from unnest(p_patterns) as one
        where not exists (select from unnest(p_patterns) as other
-                          where other <> one and other like '%\%' and starts_with(one, left(other, -1)))
+                          where other <> one and right(other, 1) = '%' and starts_with(one, left(other, -1)))
        order by one)),
     'status', to_jsonb(array(select may from unnest(v_may) as may where may = any (coalesce(p_statuses, v_may)))),
     'created_from', p_created_from, 'created_before', p_created_before));
@@ -2326,7 +2328,7 @@ begin
        and (p_statuses is null or run.status = any (p_statuses))
        and (p_patterns is null or exists (
              select from unnest(p_patterns) as pattern
-              where run.type = pattern or pattern like '%\%' and starts_with(run.type, left(pattern, -1))))
+              where run.type = pattern or right(pattern, 1) = '%' and starts_with(run.type, left(pattern, -1))))
        and not exists (
              select from workflow.workflow_run as parent
               where parent.id = run.parent_id and parent.finished_at is null)
@@ -2411,7 +2413,7 @@ begin
       select seen.*, run.type::text as type,
              $4 is null or exists (
                select from unnest($4) as pattern
-                where case when pattern like '%%\%%' then starts_with(run.type, left(pattern, -1))
+                where case when right(pattern, 1) = '%%' then starts_with(run.type, left(pattern, -1))
                            else run.type = pattern end) as is_wanted
         from seen
         left join lateral (select run.type from workflow.workflow_run as run where run.id = seen.workflow_id) as run on true)
@@ -2584,6 +2586,7 @@ CREATE FUNCTION workflow.release(p_worker text, p_ids uuid[], p_tokens bigint[])
     SET enable_bitmapscan TO 'off'
     SET enable_nestloop TO 'off'
     SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'on'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
@@ -3071,7 +3074,8 @@ begin
      union
     select rated.type from rated
      union
-    select known.workflow_name::text from workflow.workflow_registry as known where known.workflow_name not like '%\%')
+    select known.workflow_name::text from workflow.workflow_registry as known
+     where right(known.workflow_name, 1) <> '%')
   select named.type, coalesce(counted.runs, '{}'), coalesce(rated.rates, '{}'),
          extract(epoch from v_now - due.oldest_due_at)::double precision,
          disabled.workflow_name is null, disabled.workflow_name::text, handler.workflow_name::text, handler.runtime,
@@ -3087,8 +3091,8 @@ begin
            from workflow.workflow_registry as known
           where not known.is_enabled
             and (known.workflow_name = named.type
-                 or known.workflow_name like '%\%' and starts_with(named.type, left(known.workflow_name, -1)))
-          order by known.workflow_name like '%\%', length(known.workflow_name) desc
+                 or right(known.workflow_name, 1) = '%' and starts_with(named.type, left(known.workflow_name, -1)))
+          order by right(known.workflow_name, 1) = '%', length(known.workflow_name) desc
           limit 1) as disabled on true
     left join lateral (
          select handlers.workflow_name, handlers.runtime, handlers.description
@@ -3097,9 +3101,9 @@ begin
                   union all
                  select known.workflow_name, known.runtime, known.description
                    from workflow.workflow_registry as known
-                  where known.workflow_name like '%\%' and known.runtime <> ''
+                  where right(known.workflow_name, 1) = '%' and known.runtime <> ''
                     and starts_with(named.type, left(known.workflow_name, -1))) as handlers
-          order by handlers.workflow_name like '%\%', length(handlers.workflow_name) desc
+          order by right(handlers.workflow_name, 1) = '%', length(handlers.workflow_name) desc
           limit 1) as handler on true
    order by named.type;
 end
@@ -3223,7 +3227,7 @@ begin
            select from workflow.workflow_policy as policy
             where not policy.keeps_events
               and (policy.pattern = run.type
-                   or policy.pattern like '%\%' and starts_with(run.type, left(policy.pattern, -1))));
+                   or right(policy.pattern, 1) = '%' and starts_with(run.type, left(policy.pattern, -1))));
 
   return query
   select 'a run that keeps no events has none', run.id, format('it has %s', count(*))
@@ -3367,7 +3371,7 @@ begin
   -- One source for each lane range and each other status: its rows, and the columns of its order.
   select array_agg(step.source order by step.position), array_agg(step.keys order by step.position)
     into v_sources, v_keys
-    from (select case when pattern like '%\%' then format('run.type >= %L and run.type < %L', left(pattern, -1),
+    from (select case when right(pattern, 1) = '%' then format('run.type >= %L and run.type < %L', left(pattern, -1),
                                                             left(pattern, -1) || '~')
                       else format('run.type = %L', pattern) end
                  || ' and run.status = ''pending'' and run.deleted_at is null and not run.is_suspect',
@@ -3384,7 +3388,7 @@ begin
             from unnest(array['waiting', 'failed', 'cancelled']) with ordinality as wanted (status, position)
            where status = any (v_statuses)) as step (source, keys, position);
   v_match := 'run.deleted_at is null and (run.created_at <= $1 or run.id < $2) and (' || (
-      select string_agg(case when pattern like '%\%' then format('starts_with(run.type, %L)', left(pattern, -1))
+      select string_agg(case when right(pattern, 1) = '%' then format('starts_with(run.type, %L)', left(pattern, -1))
                              else format('run.type = %L', pattern) end, ' or ')
         from unnest(v_patterns) as pattern) || ')'
     || case when v_from is not null then ' and run.created_at >= $3' else '' end
@@ -3705,7 +3709,7 @@ begin
   select known.* into v_known
     from workflow.workflow_registry as known
    where workflow.covers(array[known.workflow_name::text], p_type)
-   order by known.workflow_name like '%\%', length(known.workflow_name) desc
+   order by right(known.workflow_name, 1) = '%', length(known.workflow_name) desc
    limit 1;
   v_answer.reason := 'no_worker';
   v_answer.says := 'no worker that runs handles its type; ' || case
@@ -3746,7 +3750,7 @@ begin
            'pattern', pause.pattern, 'paused_at', pause.paused_at, 'paused_by', pause.paused_by,
            'paused_for', pause.paused_for, 'reason', pause.reason) order by pause.position))
     into v_answer
-    from (select one.*, row_number() over (order by one.pattern like '%\%', length(one.pattern) desc) as position
+    from (select one.*, row_number() over (order by right(one.pattern, 1) = '%', length(one.pattern) desc) as position
             from workflow.list_pauses() as one
            where workflow.covers(array[one.pattern], p_type)) as pause
   having count(*) > 0;
@@ -3840,10 +3844,10 @@ CREATE FUNCTION workflow.write_policies() RETURNS void
 declare
   v_cases text := (
     select string_agg(
-             format(case when policy.pattern like '%\%' then ' when starts_with(new.type, %L) then %L'
+             format(case when right(policy.pattern, 1) = '%' then ' when starts_with(new.type, %L) then %L'
                          else ' when new.type = %L then %L' end,
                     rtrim(policy.pattern, '%'), not policy.keeps_events),
-             '' order by policy.pattern like '%\%', length(policy.pattern) desc)
+             '' order by right(policy.pattern, 1) = '%', length(policy.pattern) desc)
       from workflow.workflow_policy as policy
      where policy.applies_until is null
     having bool_or(not policy.keeps_events));

@@ -31,10 +31,10 @@ judged as (
   select late.type, late.oldest_at,
          (select min(known.workflow_name) from {schema}.workflow_registry as known
            where not known.is_enabled
-             and (known.workflow_name = late.type or known.workflow_name like '%\%'
+             and (known.workflow_name = late.type or right(known.workflow_name, 1) = '%'
                   and starts_with(late.type, left(known.workflow_name, -1)))) as disabled,
          (select min(known.workflow_name) from {schema}.workflow_registry as known
-           where known.workflow_name = late.type or known.workflow_name like '%\%'
+           where known.workflow_name = late.type or right(known.workflow_name, 1) = '%'
                  and starts_with(late.type, left(known.workflow_name, -1))) as known,
          (select count(*) from {schema}.workflow_run as run
            where run.status = 'leased' and run.leased_by is not null and run.type = late.type

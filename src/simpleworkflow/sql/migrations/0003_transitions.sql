@@ -167,7 +167,7 @@ create type {schema}.lane as (type text collate "C", priority int, run_at timest
 -- Whether one of the patterns covers a type.
 create function {schema}.covers(p_patterns text[], p_type text) returns boolean language sql immutable parallel safe
   return exists (select from unnest(p_patterns) as pattern
-                  where pattern = p_type or pattern like '%\%' and starts_with(p_type, left(pattern, -1)));
+                  where pattern = p_type or right(pattern, 1) = '%' and starts_with(p_type, left(pattern, -1)));
 
 -- Lock up to p_limit due runs of these lanes, best priority first, in each from where it has been claimed to.
 --
@@ -280,11 +280,11 @@ begin
   -- The best lane of each type.  Every character of a type sorts above '!' and below '~'.
   if cardinality(p_patterns) > 1 then
     v_patterns := array(select pattern from unnest(p_patterns) as pattern
-                         order by case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C");
+                         order by case when right(pattern, 1) = '%' then left(pattern, -1) else pattern end collate "C");
   end if;
   foreach v_pattern in array v_patterns loop
-    v_prefix := case when v_pattern like '%\%' then left(v_pattern, -1) else v_pattern end;
-    v_before := v_prefix || case when v_pattern like '%\%' then '~' else '!' end;
+    v_prefix := case when right(v_pattern, 1) = '%' then left(v_pattern, -1) else v_pattern end;
+    v_before := v_prefix || case when right(v_pattern, 1) = '%' then '~' else '!' end;
     if v_from < v_prefix then
       v_from := v_prefix;
       v_best := c_best;
@@ -403,12 +403,12 @@ begin
      where run.status = 'pending' and run.deleted_at is null and run.is_suspect and run.run_at <= p_now
        and exists (
              select from unnest(p_patterns) as pattern
-              where pattern = run.type or pattern like '%\%' and starts_with(run.type, left(pattern, -1)))
+              where pattern = run.type or right(pattern, 1) = '%' and starts_with(run.type, left(pattern, -1)))
        and not exists (
              select from {schema}.workflow_registry as disabled
               where not disabled.is_enabled
                 and (disabled.workflow_name = run.type
-                     or disabled.workflow_name like '%\%'
+                     or right(disabled.workflow_name, 1) = '%'
                         and starts_with(run.type, left(disabled.workflow_name, -1))))
      order by run.run_at
      limit 1
@@ -425,12 +425,12 @@ language sql stable set search_path = pg_catalog, pg_temp as $fn$
               and run.updated_at < p_now - interval '10 seconds'
               and exists (
                     select from unnest(p_patterns) as pattern
-                     where pattern = run.type or pattern like '%\%' and starts_with(run.type, left(pattern, -1)))
+                     where pattern = run.type or right(pattern, 1) = '%' and starts_with(run.type, left(pattern, -1)))
               and not exists (
                     select from {schema}.workflow_registry as disabled
                      where not disabled.is_enabled
                        and (disabled.workflow_name = run.type
-                            or disabled.workflow_name like '%\%'
+                            or right(disabled.workflow_name, 1) = '%'
                                and starts_with(run.type, left(disabled.workflow_name, -1)))))
          and not exists (
            select from {schema}.workflow_run as run where run.status = 'leased' and run.is_suspect)
@@ -548,7 +548,7 @@ returns table (id uuid, status text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set enable_mergejoin = off
-set jit = off set plan_cache_mode = force_generic_plan as $fn$
+set enable_hashjoin = on set jit = off set plan_cache_mode = force_generic_plan as $fn$
 #variable_conflict use_column
 declare
   v_held uuid[];
@@ -620,7 +620,7 @@ returns setof uuid
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set enable_mergejoin = off
-set jit = off set plan_cache_mode = force_generic_plan as $fn$
+set enable_hashjoin = on set jit = off set plan_cache_mode = force_generic_plan as $fn$
 begin
   perform set_config('workflow.transition', 'release', true), set_config('workflow.actor', p_worker, true);
   return query

@@ -43,8 +43,9 @@ begin
     -- Every character of a type sorts above '!' and below '~'.
     v_ids := array(
       select run.id
-        from (select case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C" as low,
-                     case when pattern like '%\%' then left(pattern, -1) || '~' else pattern || '!' end collate "C" as high
+        from (select case when right(pattern, 1) = '%' then left(pattern, -1) else pattern end collate "C" as low,
+                     case when right(pattern, 1) = '%' then left(pattern, -1) || '~'
+                          else pattern || '!' end collate "C" as high
                 from unnest(coalesce(p_patterns, '{%}')) as pattern) as wanted
        cross join lateral (
              select run.id
@@ -129,7 +130,7 @@ begin
   v_match := 'run.deleted_at is null';
   if p_patterns is not null then
     v_match := v_match || ' and (' || coalesce((
-      select string_agg(case when pattern like '%\%' then format('starts_with(run.type, %L)', left(pattern, -1))
+      select string_agg(case when right(pattern, 1) = '%' then format('starts_with(run.type, %L)', left(pattern, -1))
                              else format('run.type = %L', pattern) end, ' or ')
         from unnest(p_patterns) as pattern), 'false') || ')';
   end if;
@@ -275,7 +276,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $fn$
   select policy.pattern::text, policy.keeps_events, policy.keeps_succeeded, policy.applies_from, policy.set_by
     from {schema}.workflow_policy as policy
    where policy.applies_until is null
-   order by policy.pattern not like '%\%', length(policy.pattern), policy.pattern
+   order by right(policy.pattern, 1) <> '%', length(policy.pattern), policy.pattern
 $fn$;
 
 -- Which of these runs have ended.  What everybody who waits in one process asks in one statement.

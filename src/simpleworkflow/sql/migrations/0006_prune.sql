@@ -41,7 +41,7 @@ begin
        and (p_statuses is null or run.status = any (p_statuses))
        and (p_patterns is null or exists (
              select from unnest(p_patterns) as pattern
-              where run.type = pattern or pattern like '%\%' and starts_with(run.type, left(pattern, -1))))
+              where run.type = pattern or right(pattern, 1) = '%' and starts_with(run.type, left(pattern, -1))))
        and not exists (
              select from {schema}.workflow_run as parent
               where parent.id = run.parent_id and parent.finished_at is null)
@@ -75,7 +75,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set enable_sort = off set jit = off set plan_cache_mode = force_generic_plan as $fn$
 declare
-  v_prefixes text[] := array(select left(pattern, -1) from unnest(p_patterns) as pattern where pattern like '%\%');
+  v_prefixes text[] := array(select left(pattern, -1) from unnest(p_patterns) as pattern where right(pattern, 1) = '%');
   v_looked_at bigint;
   v_first timestamptz;
   v_last timestamptz;

@@ -28,10 +28,10 @@ create function {schema}.write_policies() returns void language plpgsql
 declare
   v_cases text := (
     select string_agg(
-             format(case when policy.pattern like '%\%' then ' when starts_with(new.type, %L) then %L'
+             format(case when right(policy.pattern, 1) = '%' then ' when starts_with(new.type, %L) then %L'
                          else ' when new.type = %L then %L' end,
                     rtrim(policy.pattern, '%'), not policy.keeps_events),
-             '' order by policy.pattern like '%\%', length(policy.pattern) desc)
+             '' order by right(policy.pattern, 1) = '%', length(policy.pattern) desc)
       from {schema}.workflow_policy as policy
      where policy.applies_until is null
     having bool_or(not policy.keeps_events));
@@ -58,8 +58,8 @@ begin
       from {schema}.workflow_policy as policy
      where policy.applies_until is null
        and (policy.pattern = p_type
-            or policy.pattern like '%\%' and starts_with(p_type, left(policy.pattern, -1)))
-     order by policy.pattern like '%\%', length(policy.pattern) desc
+            or right(policy.pattern, 1) = '%' and starts_with(p_type, left(policy.pattern, -1)))
+     order by right(policy.pattern, 1) = '%', length(policy.pattern) desc
      limit 1), false);
 end
 $fn$;

@@ -610,7 +610,8 @@ begin
      union
     select rated.type from rated
      union
-    select known.workflow_name::text from {schema}.workflow_registry as known where known.workflow_name not like '%\%')
+    select known.workflow_name::text from {schema}.workflow_registry as known
+     where right(known.workflow_name, 1) <> '%')
   select named.type, coalesce(counted.runs, '{}'), coalesce(rated.rates, '{}'),
          extract(epoch from v_now - due.oldest_due_at)::double precision,
          disabled.workflow_name is null, disabled.workflow_name::text, handler.workflow_name::text, handler.runtime,
@@ -626,8 +627,8 @@ begin
            from {schema}.workflow_registry as known
           where not known.is_enabled
             and (known.workflow_name = named.type
-                 or known.workflow_name like '%\%' and starts_with(named.type, left(known.workflow_name, -1)))
-          order by known.workflow_name like '%\%', length(known.workflow_name) desc
+                 or right(known.workflow_name, 1) = '%' and starts_with(named.type, left(known.workflow_name, -1)))
+          order by right(known.workflow_name, 1) = '%', length(known.workflow_name) desc
           limit 1) as disabled on true
     left join lateral (
          select handlers.workflow_name, handlers.runtime, handlers.description
@@ -636,9 +637,9 @@ begin
                   union all
                  select known.workflow_name, known.runtime, known.description
                    from {schema}.workflow_registry as known
-                  where known.workflow_name like '%\%' and known.runtime <> ''
+                  where right(known.workflow_name, 1) = '%' and known.runtime <> ''
                     and starts_with(named.type, left(known.workflow_name, -1))) as handlers
-          order by handlers.workflow_name like '%\%', length(handlers.workflow_name) desc
+          order by right(handlers.workflow_name, 1) = '%', length(handlers.workflow_name) desc
           limit 1) as handler on true
    order by named.type;
 end
@@ -685,7 +686,7 @@ begin
        set resumed_at = clock_timestamp(), resumed_by = session_user,
            resumed_for = {schema}.on_behalf_of()
      where pause.pattern = old.workflow_name and pause.resumed_at is null;
-    perform {schema}.wake(array[case when old.workflow_name like '%\%' then '%' else old.workflow_name end]);
+    perform {schema}.wake(array[case when right(old.workflow_name, 1) = '%' then '%' else old.workflow_name end]);
   end if;
   if v_is_paused and (not v_was_paused or v_is_other) then
     insert into {schema}.workflow_pause (pattern, reason)

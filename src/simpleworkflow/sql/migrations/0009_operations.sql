@@ -77,7 +77,7 @@ begin
   -- One source for each lane range and each other status: its rows, and the columns of its order.
   select array_agg(step.source order by step.position), array_agg(step.keys order by step.position)
     into v_sources, v_keys
-    from (select case when pattern like '%\%' then format('run.type >= %L and run.type < %L', left(pattern, -1),
+    from (select case when right(pattern, 1) = '%' then format('run.type >= %L and run.type < %L', left(pattern, -1),
                                                             left(pattern, -1) || '~')
                       else format('run.type = %L', pattern) end
                  || ' and run.status = ''pending'' and run.deleted_at is null and not run.is_suspect',
@@ -94,7 +94,7 @@ begin
             from unnest(array['waiting', 'failed', 'cancelled']) with ordinality as wanted (status, position)
            where status = any (v_statuses)) as step (source, keys, position);
   v_match := 'run.deleted_at is null and (run.created_at <= $1 or run.id < $2) and (' || (
-      select string_agg(case when pattern like '%\%' then format('starts_with(run.type, %L)', left(pattern, -1))
+      select string_agg(case when right(pattern, 1) = '%' then format('starts_with(run.type, %L)', left(pattern, -1))
                              else format('run.type = %L', pattern) end, ' or ')
         from unnest(v_patterns) as pattern) || ')'
     || case when v_from is not null then ' and run.created_at >= $3' else '' end
@@ -172,7 +172,7 @@ begin
     'pattern', to_jsonb(array(
       select distinct one from unnest(p_patterns) as one
        where not exists (select from unnest(p_patterns) as other
-                          where other <> one and other like '%\%' and starts_with(one, left(other, -1)))
+                          where other <> one and right(other, 1) = '%' and starts_with(one, left(other, -1)))
        order by one)),
     'status', to_jsonb(array(select may from unnest(v_may) as may where may = any (coalesce(p_statuses, v_may)))),
     'created_from', p_created_from, 'created_before', p_created_before));

@@ -120,7 +120,7 @@ begin
       select seen.*, run.type::text as type,
              $4 is null or exists (
                select from unnest($4) as pattern
-                where case when pattern like '%%\%%' then starts_with(run.type, left(pattern, -1))
+                where case when right(pattern, 1) = '%%' then starts_with(run.type, left(pattern, -1))
                            else run.type = pattern end) as is_wanted
         from seen
         left join lateral (select run.type from {schema}.workflow_run as run where run.id = seen.workflow_id) as run on true)

@@ -333,8 +333,8 @@ begin
            limit p_at_most + 1) as run;
   -- As lock_due_runs does: one probe for each lane.  Every character of a type sorts above '!' and below '~'.
   for v_range in
-    select case when pattern like '%\%' then left(pattern, -1) else pattern end collate "C" as low,
-           case when pattern like '%\%' then left(pattern, -1) || '~' else pattern || '!' end collate "C" as high
+    select case when right(pattern, 1) = '%' then left(pattern, -1) else pattern end collate "C" as low,
+           case when right(pattern, 1) = '%' then left(pattern, -1) || '~' else pattern || '!' end collate "C" as high
       from unnest(p_patterns) as pattern order by 1, 2
   loop
     v_from := greatest(v_from, v_range.low);
@@ -511,7 +511,7 @@ begin
   select known.* into v_known
     from {schema}.workflow_registry as known
    where {schema}.covers(array[known.workflow_name::text], p_type)
-   order by known.workflow_name like '%\%', length(known.workflow_name) desc
+   order by right(known.workflow_name, 1) = '%', length(known.workflow_name) desc
    limit 1;
   v_answer.reason := 'no_worker';
   v_answer.says := 'no worker that runs handles its type; ' || case
@@ -550,7 +550,7 @@ begin
            'pattern', pause.pattern, 'paused_at', pause.paused_at, 'paused_by', pause.paused_by,
            'paused_for', pause.paused_for, 'reason', pause.reason) order by pause.position))
     into v_answer
-    from (select one.*, row_number() over (order by one.pattern like '%\%', length(one.pattern) desc) as position
+    from (select one.*, row_number() over (order by right(one.pattern, 1) = '%', length(one.pattern) desc) as position
             from {schema}.list_pauses() as one
            where {schema}.covers(array[one.pattern], p_type)) as pause
   having count(*) > 0;
