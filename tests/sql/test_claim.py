@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
+import psycopg
 import pytest
 
 from builders import (
@@ -92,7 +93,7 @@ def test_overlapping_patterns_take_each_run_once(db, patterns):
 
 
 @pytest.mark.parametrize("patterns", [("%",), ("a.a", "a.b"), ("%", "a.a", "a.a%", "a.b")])
-@pytest.mark.parametrize("is_paused", [False, True])
+@pytest.mark.parametrize("paused", [None, "a.0", "a.aa", "a.z"])
 @pytest.mark.parametrize(
     "lanes",
     [
@@ -103,13 +104,14 @@ def test_overlapping_patterns_take_each_run_once(db, patterns):
         [("a.b", 1), ("a.a", 2), ("a.a", 3), ("a.a", 4)],
     ],
 )
-def test_whatever_follows_the_first_lane_all_are_claimed_once_in_their_order(db, lanes, is_paused, patterns):
+def test_whatever_follows_the_first_lane_all_are_claimed_once_in_their_order(db, lanes, paused, patterns):
     for type_, priority in reversed(lanes):
         submit(db, type_, priority=priority)
-    if is_paused:
-        submit(db, "a.0", priority=-1)
+    if paused is not None:
+        submit(db, paused, priority=-1)
         db.execute(
-            "insert into workflow_registry (workflow_name, runtime, is_enabled) values ('a.0', '', false)"
+            "insert into workflow_registry (workflow_name, runtime, is_enabled) values (%s, '', false)",
+            [paused],
         )
 
     got = claim_many(db, patterns=patterns)
@@ -251,6 +253,11 @@ def test_a_claim_takes_at_most_its_limit(db, limit, taken):
     assert len([row for row in rows if row[0]]) == taken
 
 
+def test_a_claim_without_a_limit_is_refused(db):
+    with pytest.raises(psycopg.Error, match="p_limit: expected at most 100000, got null"):
+        db.execute("select id from claim('w', '{%%}', null)")
+
+
 # ── next_due_at ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -273,6 +280,21 @@ def test_a_claim_that_finds_nothing_tells_when_the_next_run_is_due(db):
 def test_the_next_due_time_looks_past_runs_that_others_are_claiming(db, connection):
     submit(db, "a.b")
     submit(db, "a.b", delay=200)
+    other = connection()
+
+    with other.transaction():
+        claim(other)
+        told = due_in(db, "%")
+
+    assert told == pytest.approx(200, abs=5)
+
+
+def test_the_next_due_time_looks_past_a_lane_that_others_have_locked_and_one_that_is_due_tomorrow(
+    db, connection
+):
+    submit(db, "a.b", priority=1, delay=500)
+    submit(db, "a.b", priority=2)
+    submit(db, "a.b", priority=3, delay=200)
     other = connection()
 
     with other.transaction():

@@ -210,7 +210,9 @@ def test_a_prefix_is_literal_but_for_the_percent_at_its_end(db):
     assert (exists(db, quiet), events_of(db, loud)) == (False, ["created", "leased", "succeeded"])
 
 
-@pytest.mark.fault("Security", "a worker whose session reads backslashes in its own way deletes what is kept", "P6")
+@pytest.mark.fault(
+    "Security", "a worker whose session reads backslashes in its own way deletes what is kept", "P6"
+)
 def test_a_name_is_no_prefix_however_a_session_reads_literals(db, connection):
     set_policy(db, "a.bc", succeeded=False)
     session = connection()
