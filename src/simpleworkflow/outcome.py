@@ -72,6 +72,8 @@ class Lost:
     """Another worker holds the run; nothing may be written."""
 
 
+_SUCCEEDED = Succeeded()  # immutable, and how most attempts end
+
 Outcome = Succeeded | Retried | Failed | Released | Suspended | Cancelled | Lost
 
 
@@ -81,6 +83,8 @@ def decide_result(value: object) -> Outcome:
     A result that cannot be stored fails without retry: the handler would do its work again and return
     the same.  Never raises.
     """
+    if value is None:
+        return _SUCCEEDED
     try:
         return Succeeded(encode_result(value))
     except InvalidInput as error:

@@ -250,7 +250,7 @@ class Engine:
     def _next_call(self) -> list[Execution]:
         """Return what one call of a handler executes: one run, or those of a batch; empty: nothing may begin."""
         executions: list[Execution] = []
-        wanted = 0 if self._is_stopping else min(1, self._free_places())
+        wanted = 1 if self._free_places() > 0 and not self._is_stopping else 0
         while self._queue and len(executions) < wanted:
             execution = self._queue[0]
             if executions and execution.handler is not executions[0].handler:
@@ -288,8 +288,8 @@ class Engine:
         id_, token, type_ = claimed.id, claimed.fencing_token, claimed.type
         self._leave(execution)
         match outcome:
-            case Succeeded(result):
-                ended = Finished(id_, token, "succeeded", result, None, None, type_, seconds)
+            case Succeeded():
+                ended = Finished(id_, token, "succeeded", outcome.result_json, None, None, type_, seconds)
             case Failed(error):
                 ended = Finished(id_, token, "failed", None, error, None, type_, seconds)
             case Retried(error, delay):

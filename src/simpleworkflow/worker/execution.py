@@ -89,17 +89,18 @@ class Execution:
         return seconds
 
 
-async def within_timeout(executions: Sequence[Execution], awaitable: Any) -> Any:
-    """Return what ``awaitable`` does, the call of a handler that begins now.
+def within_timeout(executions: Sequence[Execution], awaitable: Any) -> Any:
+    """Let the handler's time-out run from now; return what to await for what ``awaitable``, its call, returns.
 
-    Raises:
-        TimeoutError: it took longer than the handler's time-out, and was cancelled.
+    Awaiting raises TimeoutError, if it took longer than the time-out and was cancelled.
     """
     seconds = None
     for execution in executions:
         seconds = execution.begin()
-    if seconds is None:
-        return await awaitable
+    return awaitable if seconds is None else _within(seconds, awaitable)
+
+
+async def _within(seconds: float, awaitable: Any) -> Any:
     try:
         async with asyncio.timeout(seconds) as scope:
             return await awaitable

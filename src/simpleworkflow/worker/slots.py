@@ -26,6 +26,7 @@ __all__ = ["HeldSlot", "SlotTable", "Verdict"]
 _HEADER = struct.Struct("=QQddQQ2000s")
 _SLOT = struct.Struct("=QQqdd36s4x")  # sequence (0: free), verdict, token, lease until, time-out at, run id
 _WORD = struct.Struct("=Q")
+_SEQUENCE_AND_VERDICT = struct.Struct("=QQ")
 _TIME = struct.Struct("=d")
 _VERDICT_OFFSET = 8
 _LEASE_OFFSET = 24
@@ -60,6 +61,7 @@ class SlotTable:
         self.fd = fd
         self._map = mmap.mmap(fd, os.fstat(fd).st_size)
         self.capacity: int = _HEADER.unpack_from(self._map)[0]
+        self._offsets = [_HEADER.size + index * _SLOT.size for index in range(self.capacity)]
         self._next_sequence = 1
 
     @classmethod
@@ -99,16 +101,16 @@ class SlotTable:
 
     def hold(self, index: int, run_id: str, fencing_token: int, lease_until: float) -> int:
         """Occupy a free slot; return the sequence that names this occupation."""
-        sequence = self._next_sequence
+        offset, sequence = self._offsets[index], self._next_sequence
         self._next_sequence += 1
-        _SLOT.pack_into(self._map, _offset(index), 0, 0, fencing_token, lease_until, 0.0, run_id.encode())
+        _SLOT.pack_into(self._map, offset, 0, 0, fencing_token, lease_until, 0.0, run_id.encode())
         # Last: we may be stopped between two fields, and until now a reader takes the slot for free.
-        _WORD.pack_into(self._map, _offset(index), sequence)
+        _WORD.pack_into(self._map, offset, sequence)
         return sequence
 
     def set_timeout(self, index: int, timeout_at: float) -> None:
         """Tell when the supervisor should end a worker that did not end this run itself."""
-        _TIME.pack_into(self._map, _offset(index) + _LEASE_OFFSET + 8, timeout_at)
+        _TIME.pack_into(self._map, self._offsets[index] + _LEASE_OFFSET + 8, timeout_at)
         _WORD.pack_into(self._map, _TIMEOUTS_OFFSET, 1)
 
     def clear_timeouts(self) -> None:
@@ -121,11 +123,11 @@ class SlotTable:
 
     def free(self, index: int) -> None:
         """Empty a slot: its lease is not extended any more."""
-        _WORD.pack_into(self._map, _offset(index), 0)
+        _WORD.pack_into(self._map, self._offsets[index], 0)
 
     def verdict(self, index: int, sequence: int) -> Verdict | None:
         """Return what the supervisor found about this occupation of the slot, if anything."""
-        occupied, written = struct.unpack_from("=QQ", self._map, _offset(index))
+        occupied, written = _SEQUENCE_AND_VERDICT.unpack_from(self._map, self._offsets[index])
         if occupied == sequence and written >> 2 == sequence:
             return Verdict(written & 3)
         return None
@@ -137,13 +139,13 @@ class SlotTable:
 
     def lease_until(self, index: int) -> float:
         """Return until when, by the monotonic clock, the lease is known to hold."""
-        until: float = _TIME.unpack_from(self._map, _offset(index) + _LEASE_OFFSET)[0]
+        until: float = _TIME.unpack_from(self._map, self._offsets[index] + _LEASE_OFFSET)[0]
         return until
 
     def lengthen(self, index: int, lease_until: float) -> None:
         """Note that the lease holds until then; it never goes back, since a handler may ask for a long one."""
         if self.lease_until(index) < lease_until:
-            _TIME.pack_into(self._map, _offset(index) + _LEASE_OFFSET, lease_until)
+            _TIME.pack_into(self._map, self._offsets[index] + _LEASE_OFFSET, lease_until)
 
     # ── the supervisor's side ──────────────────────────────────────────────────────────────────────
 
@@ -193,7 +195,7 @@ class SlotTable:
 
     def write_verdict(self, slot: HeldSlot, verdict: Verdict) -> None:
         """Tell the worker what became of a run it holds."""
-        _WORD.pack_into(self._map, _offset(slot.number) + _VERDICT_OFFSET, slot.sequence << 2 | verdict)
+        _WORD.pack_into(self._map, self._offsets[slot.number] + _VERDICT_OFFSET, slot.sequence << 2 | verdict)
         _WORD.pack_into(self._map, _VERDICT_OFFSET, self.verdict_count() + 1)
 
     def extend(self, slot: HeldSlot, lease_until: float) -> None:
@@ -202,12 +204,8 @@ class SlotTable:
         A slot that changed hands meanwhile is left alone; should it do so in this very instant, the next
         heartbeat puts it right.
         """
-        if _WORD.unpack_from(self._map, _offset(slot.number))[0] == slot.sequence:
+        if _WORD.unpack_from(self._map, self._offsets[slot.number])[0] == slot.sequence:
             self.lengthen(slot.number, lease_until)
-
-
-def _offset(index: int) -> int:
-    return _HEADER.size + index * _SLOT.size
 
 
 def _attach_duplicate(duplicate: Any) -> SlotTable:
