@@ -369,4 +369,6 @@ def _parameters(conninfo: str, parameters: dict[str, Any]) -> dict[str, Any]:
     # A peer that is gone without a word is noticed within half a minute.
     keepalives = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
     said = conninfo_to_dict(conninfo)
-    return {name: value for name, value in (defaults | keepalives).items() if name not in said} | parameters
+    unsaid = {name: value for name, value in (defaults | keepalives).items() if name not in said}
+    # Whatever a role or a variable says: a run that LATIN1 cannot hold would end each claim that comes to it.
+    return unsaid | {"client_encoding": "utf8"} | parameters

@@ -22,6 +22,8 @@ __all__ = ["Session"]
 READ_COMMITTED = "read committed"
 # The first setting still runs under the role's own statement_timeout, which a busy machine may exceed.
 CANCELED_MAX = 4
+# How values are written: NULL in the text of an array is none, and a time reads the same everywhere.
+_TEXTS = {"array_nulls": "on", "datestyle": "ISO"}
 # A server whose client is gone without a word notices that within half a minute too, not after two hours, and
 # gives up what the session held: locks, a place among max_connections, a place in the queue of notifications.
 KEEPALIVES = {
@@ -81,7 +83,7 @@ class Session:
             await conn.execute(words)
 
     def _for_session(self, conn: psycopg.BaseConnection[Any]) -> bytes:
-        settings = self._limits(conn) | {"default_transaction_isolation": READ_COMMITTED}
+        settings = self._limits(conn) | _TEXTS | {"default_transaction_isolation": READ_COMMITTED}
         if self.statement_seconds is not None:
             settings |= {"idle_session_timeout": "0"} | KEEPALIVES
         begin = [f"set {name} = '{value}'" for name, value in settings.items()]
@@ -98,7 +100,7 @@ class Session:
 
     def _cursor_class(self, base: type[Any], conn: psycopg.BaseConnection[Any]) -> type[Any]:
         settings = [f"set transaction isolation level {READ_COMMITTED}"]
-        settings += [f"set local {name} = '{value}'" for name, value in self._limits(conn).items()]
+        settings += [f"set local {name} = '{value}'" for name, value in (self._limits(conn) | _TEXTS).items()]
         return type(base.__name__, (base,), {"preamble": "; ".join([*settings, ""]).encode()})
 
 

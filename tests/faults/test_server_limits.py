@@ -17,8 +17,9 @@ import pytest
 from builders import Database, column_of, count, events_of, status_of, submit
 from faults.load import TYPE, Executions, Producers, agree, drained, outages, working
 from faults.servers import OwnServer
-from simpleworkflow import Client, DatabaseUnavailable, Worker
+from simpleworkflow import Client, DatabaseUnavailable, Worker, WorkflowRun
 from simpleworkflow.database import connect, connect_async
+from simpleworkflow.model import NewRun
 from simpleworkflow.session import Session
 from worker.stage import Program, WorkerThread, ended, eventually
 
@@ -230,6 +231,45 @@ def test_clients_meet_no_serialization_failure(
 
     assert sum(answer[0] for answer in answers) == 5
     assert count(superuser, "workflow_run", "status = 'succeeded'") == 5 + 150 + 50
+
+
+@pytest.mark.parametrize(
+    "setting", ["array_nulls = off", "datestyle = 'German, DMY'", "client_encoding = 'latin1'"]
+)
+@pytest.mark.fault(
+    "Database and network", "a role that writes arrays, times or characters in another way", "P1, P11"
+)
+def test_however_a_role_writes_values_runs_are_recorded_executed_and_read(
+    setting: str, own_server: OwnServer, superuser: Database, database_url: str
+) -> None:
+    own_server.execute(f"alter role workflow set {setting}")
+    worker = Worker(database_url=database_url, poll_seconds=0.2)
+
+    @worker.handler("texts.read.v1")
+    async def read(run: WorkflowRun) -> Any:
+        return [run.payload, run.created_at.isoformat()] if run.payload else None
+
+    payloads = ["\u20ac", None, None, "NULL"]
+    keys = [None, None, "a key", None]
+    try:
+        with Client(database_url) as client:
+            news = [
+                NewRun(type="texts.read.v1", payload=one, idempotency_key=key)
+                for one, key in zip(payloads, keys, strict=True)
+            ]
+            handles = client.submit_many(news)
+            with WorkerThread(worker):
+                runs = [handle.wait(20) for handle in handles]
+    finally:
+        own_server.execute("alter role workflow reset all")
+
+    assert [handle.created for handle in handles] == [True] * 4
+    assert [run.result for run in runs] == [
+        [payload, run.created_at.isoformat()] if payload else None
+        for payload, run in zip(payloads, runs, strict=True)
+    ]
+    ends = "status = 'succeeded' and attempt = 1 and last_error is null"
+    assert count(superuser, "workflow_run", ends) == 4
 
 
 @pytest.mark.fault("Database and network", "a role whose transactions are read-only, then not", "P1")

@@ -2139,6 +2139,7 @@ $$;
 CREATE FUNCTION workflow.next_lease_until() RETURNS timestamp with time zone
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
     AS $$
   select min(run.lease_until) from workflow.workflow_run as run where run.status = 'leased'
 $$;

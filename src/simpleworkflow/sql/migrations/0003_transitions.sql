@@ -875,7 +875,8 @@ $fn$;
 
 -- When the next lease lapses, if nobody extends it; null when nothing is leased.
 create function {schema}.next_lease_until() returns timestamptz
-language sql stable security definer set search_path = pg_catalog, pg_temp as $fn$
+language sql stable security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off as $fn$
   select min(run.lease_until) from {schema}.workflow_run as run where run.status = 'leased'
 $fn$;
 
