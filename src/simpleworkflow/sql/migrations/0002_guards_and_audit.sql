@@ -274,8 +274,8 @@ begin
 end
 $do$;
 
--- The events of what functions do, one insert for a whole batch, and what every UPDATE changes the counts by.  The new rows tell everything but who acts, also
--- whether their policy keeps events.
+-- The events of what functions do, one insert for a whole batch, and what every UPDATE changes the counts by.  The new
+-- rows tell everything but who acts, also whether their policy keeps events.
 --
 -- Most runs of a batch are in the same attempt with the same token, so that claim and finish build what says it once, of
 -- whichever run comes first, and not for each: 2 of 29 microseconds a drained run.
