@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -133,9 +133,7 @@ class OwnServer:
         backends = children_of(self._process().pid)
         self._process().kill()
         self._process().wait(READY_SECONDS)
-        for pid in backends:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)  # a stopped one would not notice
+        _signal(backends, signal.SIGCONT)  # a stopped one would not notice
         until(lambda: not any(is_running(one) for one in backends), "the end of a killed server's processes")
 
     def close(self) -> None:
@@ -184,13 +182,16 @@ class OwnServer:
 
     def stall(self) -> None:
         """Stop all its processes where they are: connections are accepted, and nobody answers."""
-        for pid in [self._process().pid, *children_of(self._process().pid)]:
-            os.kill(pid, signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Undo ``stall``."""
-        for pid in [self._process().pid, *children_of(self._process().pid)]:
-            os.kill(pid, signal.SIGCONT)
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: int) -> None:
+        # The first process before the others: once it is stopped it starts none.
+        self._process().send_signal(number)
+        _signal(children_of(self._process().pid), number)
 
     def promote(self) -> None:
         """Make a standby a primary; return when it is one."""
@@ -217,6 +218,12 @@ class OwnServer:
             pytest.skip(f"{program} is not among the PostgreSQL programs in {path.parent}")
         command = [str(path), "-d", self.superuser_url, *arguments]
         subprocess.run(command, check=True, timeout=60, capture_output=True)
+
+
+def _signal(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(pid, number)
 
 
 # ── making one ─────────────────────────────────────────────────────────────────────────────────────
