@@ -161,10 +161,12 @@ def a_schema(server: Server) -> Iterator[str]:
 
 
 def _drop(conn: psycopg.Connection[Any], schema: str) -> None:
-    # A program that a test has killed may have left a session that its server has not missed yet.
+    # A program that a test has killed may have left a session that its server has not missed yet.  An autovacuum, which
+    # has no user, gives way by itself.
     conn.execute(
         "select pg_terminate_backend(pid) from (select distinct held.pid from pg_locks as held"
         " join pg_class as class on class.oid = held.relation"
+        " join pg_stat_activity as session on session.pid = held.pid and session.usename is not null"
         " where class.relnamespace = to_regnamespace(%s) and held.pid <> pg_backend_pid()) as left_over",
         [schema],
     )
