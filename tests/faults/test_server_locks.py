@@ -135,19 +135,146 @@ def test_a_look_that_a_lock_has_held_up_puts_off_no_other(
 
 
 @pytest.mark.fault("Database and network", "rows of leased runs locked by somebody's open transaction", "P3")
+@pytest.mark.parametrize("locking", ["select for update", "cancelling"])
 def test_a_locked_row_holds_up_its_own_run_alone(
+    locking: str, db: Database, database_url: str, connection: Callable[..., Database]
+) -> None:
+    lease_seconds = 4.0  # a claim or a finish waits for two seconds
+    worker = Worker(
+        lease_seconds=lease_seconds,
+        poll_seconds=0.2,
+        concurrency=20,
+        database_url=database_url,
+        grace_seconds=2,
+    )
+    lost: list[str] = []
+
+    @worker.handler("short.run.v1")
+    async def handle_short(run: Any) -> None:
+        await asyncio.sleep(0.3)
+
+    @worker.handler("long.run.v1")
+    async def handle_long(run: Any) -> None:
+        try:
+            await asyncio.sleep(3 * lease_seconds if run.attempt == 1 else 0)
+            await run.heartbeat(1)
+        except asyncio.CancelledError:
+            lost.append(str(run.id))
+            raise
+
+    with WorkerThread(worker):
+        long_locked, *long = [submit(db, "long.run.v1") for _ in range(5)]
+        short_locked, *short = [submit(db, "short.run.v1") for _ in range(10)]
+        eventually(lambda: count(db, "workflow_run", "status = 'leased'") == 15)
+        locker = connection()
+        locker.execute("begin")
+        locked = [long_locked, short_locked]
+        if locking == "cancelling":
+            locker.execute("select from cancel(%s::uuid[])", [locked])
+        else:
+            locker.execute("select from workflow_run where id = any (%s::uuid[]) for update", [locked])
+        locked_at = monotonic()
+        for run_id in short:  # whose ends came to the database together with that of the locked one
+            assert ended(db, run_id, seconds=lease_seconds) == "succeeded"
+        for _ in range(20):
+            assert ended(db, submit(db, "short.run.v1"), seconds=2) == "succeeded"
+        for run_id in long:
+            assert ended(db, run_id, seconds=4 * lease_seconds) == "succeeded"
+        assert monotonic() - locked_at > 2.5 * lease_seconds
+        assert lost == [long_locked]
+        locker.execute("rollback")
+        for run_id in locked:
+            assert ended(db, run_id) == "succeeded"
+
+    assert count(db, "workflow_run", "attempt > 1 and id <> all (%s::uuid[])", locked) == 0
+
+
+@pytest.mark.fault("Database and network", "a locked row in a batch that is refused as a whole", "P2, P3")
+def test_a_locked_row_in_a_refused_batch_holds_up_its_own_run_alone(
     db: Database, database_url: str, connection: Callable[..., Database]
 ) -> None:
-    with working(database_url, lease_seconds=LEASE_SECONDS, run_seconds=0.2, concurrency=5):
-        stuck = submit(db, TYPE)
-        eventually(lambda: column_of(db, stuck, "status") == "leased")
+    worker = Worker(lease_seconds=6, poll_seconds=0.2, database_url=database_url, grace_seconds=2)
+    refused = submit(db, "batch.run.v1")
+    db.execute(
+        "create function refuse() returns trigger language plpgsql as "
+        "$$ begin raise exception using errcode = '22000', message = 'not this one'; end $$"
+    )
+    db.execute(
+        "create trigger refuse before update on workflow_run for each row "
+        f"when (new.id = '{refused}' and new.status = 'succeeded') execute function refuse()".encode()
+    )
+    locked, *others = [submit(db, "batch.run.v1") for _ in range(9)]
+
+    @worker.handler("batch.run.v1")
+    async def handle(run: Any) -> None:
+        await asyncio.sleep(0.5)
+
+    with WorkerThread(worker):
+        eventually(lambda: count(db, "workflow_run", "status = 'leased'") == 10)
         locker = connection()
         with locker.transaction():
-            locker.execute("select from workflow_run where id = %s for update", [stuck])
-            others = [submit(db, TYPE) for _ in range(20)]
+            locker.execute("select from workflow_run where id = %s for update", [locked])
             for run_id in others:
-                assert ended(db, run_id, seconds=5) == "succeeded"
-        assert ended(db, stuck) == "succeeded"
+                assert ended(db, run_id, seconds=6) == "succeeded"
+            assert ended(db, refused, seconds=6) == "failed"
+        assert ended(db, locked) == "succeeded"
+
+    assert count(db, "workflow_run", "attempt > 1") == 0
+
+
+@pytest.mark.fault(
+    "Shutdown, deploys, migrations", "the row of one of many runs locked at the stop", "P2, P3"
+)
+def test_a_locked_row_keeps_no_other_run_from_being_given_back(
+    db: Database, database_url: str, connection: Callable[..., Database]
+) -> None:
+    worker = Worker(database_url=database_url, grace_seconds=0.1)
+
+    @worker.handler("endless.run.v1")
+    async def handle(run: Any) -> None:
+        await asyncio.sleep(60)
+
+    locked, *others = [submit(db, "endless.run.v1") for _ in range(5)]
+    locker = connection()
+    with WorkerThread(worker) as running:
+        eventually(lambda: count(db, "workflow_run", "status = 'leased'") == 5)
+        locker.execute("begin")
+        locker.execute("select from workflow_run where id = %s for update", [locked])
+        running.stop()
+        for run_id in others:
+            eventually(lambda run_id=run_id: column_of(db, run_id, "status") == "pending", seconds=3)
+        locker.execute("commit")
+
+    assert [column_of(db, run_id, "attempt") for run_id in (locked, *others)] == [0] * 5
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_handler_that_extends_its_lease_waits_for_who_has_locked_the_row(
+    is_cancelled: bool, db: Database, database_url: str, connection: Callable[..., Database]
+) -> None:
+    worker = Worker(database_url=database_url)
+    begun, may_beat, answers = threading.Event(), threading.Event(), []
+
+    @worker.handler("beating.run.v1")
+    def handle(run: Any) -> None:
+        begun.set()
+        assert may_beat.wait(10)
+        answers.append(run.heartbeat(60))
+
+    with WorkerThread(worker):
+        run_id = submit(db, "beating.run.v1")
+        assert begun.wait(10)
+        locker = connection()
+        with locker.transaction():
+            if is_cancelled:
+                locker.execute("select from cancel(array[%s::uuid])", [run_id])
+            else:
+                locker.execute("select from workflow_run where id = %s for update", [run_id])
+            may_beat.set()
+            threading.Event().wait(0.5)
+            assert answers == []
+        assert ended(db, run_id) == ("cancelled" if is_cancelled else "succeeded")
+        eventually(lambda: answers == [not is_cancelled])
 
 
 @pytest.mark.parametrize("statement", MAINTENANCE)

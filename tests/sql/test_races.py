@@ -19,12 +19,12 @@ from builders import (
     a_run,
     ask,
     attempt,
-    cancel,
     claim,
     events_of,
     expire,
     finish,
     heartbeat,
+    lapse,
     row_of,
     status_of,
     submit,
@@ -142,7 +142,7 @@ def exchanging(worker: str, held: Held | None, got: dict[str, list[tuple[str, in
 # ── the named ones, word for word ──────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("write", ["succeed", "fail", "retry", "release", "heartbeat", "progress"])
+@pytest.mark.parametrize("write", [*ENDS, "progress"])
 @pytest.mark.parametrize("way", ["cancel", "plain cancel"])
 def test_a_worker_that_waited_for_a_cancel_is_refused(db, connection, way, write):
     held = a_held_run(db)
@@ -158,17 +158,33 @@ def test_a_worker_that_waited_for_a_cancel_is_refused(db, connection, way, write
     assert status_of(db, held.id) == "cancelled"
 
 
-def test_a_heartbeat_that_waited_for_a_cancel_says_cancelled(db, connection):
-    held = a_held_run(db)
-    canceller, worker = connection(), connection()
+@pytest.mark.parametrize("is_explicit", [False, True])
+@pytest.mark.parametrize(
+    ("way", "ended"), [("cancel", "cancelled"), ("plain cancel", "cancelled"), ("expire", "lost")]
+)
+def test_a_heartbeat_waits_for_nobody(db, connection, way, ended, is_explicit):
+    held, beside = a_lapsed_run(db), a_held_run(db)
+    other = connection()
 
-    canceller.execute("begin")
-    cancel(canceller, held.id)
-    waiting = in_thread(lambda: heartbeat(worker, held))
-    blocked(db, worker)
-    canceller.execute("commit")
+    def beat() -> dict[str, str]:
+        return ask(
+            db,
+            statements.heartbeat_runs(
+                "worker", [(held.id, 1), (beside.id, 1)], seconds=30, is_explicit=is_explicit
+            ),
+        )
 
-    assert waiting.result() == "cancelled"
+    other.execute("begin")
+    OPERATIONS[way](other, held)
+    during = beat()
+    other.execute("rollback")
+    after = beat()
+    lapse(db, held)
+    OPERATIONS[way](other, held)
+
+    assert during == {held.id: "locked", beside.id: "leased"}
+    assert after == {held.id: "leased", beside.id: "leased"}
+    assert beat() == {held.id: ended, beside.id: "leased"}
 
 
 @pytest.mark.parametrize("way", ["cancel", "plain cancel"])
@@ -235,7 +251,7 @@ def test_expiry_leaves_alone_what_a_finish_or_a_heartbeat_holds(db, connection):
     assert (status_of(db, finishing.id), status_of(db, beating.id)) == ("succeeded", "leased")
 
 
-@pytest.mark.parametrize("write", [*ENDS, "heartbeat", "progress"])
+@pytest.mark.parametrize("write", [*ENDS, "progress"])
 def test_a_worker_that_waited_for_an_expiry_is_refused(db, connection, write):
     held = a_lapsed_run(db)
     expirer, worker = connection(), connection()

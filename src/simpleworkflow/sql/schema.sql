@@ -1496,17 +1496,20 @@ begin
        -- Not the time at which the call began: it may have waited for a lock.
        set lease_until = greatest(run.lease_until, clock_timestamp() + make_interval(secs => p_seconds))
       from (select * from unnest(p_ids, p_tokens) as named (id, token) order by named.id) as held
-     where run.id = any (p_ids)
+     where run.id = any (array(select free.id from workflow.workflow_run as free
+                                where free.id = any (p_ids)
+                                  for no key update skip locked))
        and run.id = held.id
        and run.fencing_token = held.token   -- the fence
        and run.leased_by = p_worker         -- a lease that has lapsed but was not expired still counts
     returning run.id)
   select coalesce(array_agg(extended.id), '{}') into v_held from extended;
   perform set_config('workflow.transition', '', true);
-  -- A second statement, for what was cancelled while the first waited for its lock.
+  -- A second statement: it sees what became of a row that was locked for the first.
   return query
   select held.id,
          case when held.id = any (v_held) then 'leased'
+              when run.leased_by = p_worker and run.fencing_token = held.token then 'locked'
               when run.status = 'cancelled' and run.fencing_token = held.token then 'cancelled'
               else 'lost' end
     from unnest(p_ids, p_tokens) as held (id, token)

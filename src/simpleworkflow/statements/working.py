@@ -113,7 +113,10 @@ def finish_runs(worker: str, finished: Sequence[Finished]) -> Statement[set[str]
 def heartbeat_runs(
     worker: str, held: Sequence[tuple[str, int]], *, seconds: float, is_explicit: bool = False
 ) -> Statement[dict[str, str]]:
-    """Extend leases; return for each run ``leased``, ``cancelled`` or ``lost``."""
+    """Extend leases; return for each run ``leased``, ``cancelled``, ``lost``, or ``locked``.
+
+    ``locked``: somebody's transaction holds its row, so its lease was not extended; ask again.
+    """
     return Statement(
         "select id::text, status from {schema}.heartbeat(%s::text, %s::uuid[], %s::bigint[], %s::double precision, "
         "%s::boolean)",

@@ -20,11 +20,12 @@ from simpleworkflow.maintenance import Board
 from simpleworkflow.metrics import Tally
 from simpleworkflow.outcome import Cancelled as CancelledOutcome
 from simpleworkflow.outcome import Failed, Lost, Outcome, Released, Retried, Succeeded
-from simpleworkflow.statements import Claimed, Finished, release_runs
+from simpleworkflow.statements import Claimed, Finished
 from simpleworkflow.worker.attempt import attempt, attempt_all
 from simpleworkflow.worker.calling import Callers
 from simpleworkflow.worker.exchanging import Exchanger
 from simpleworkflow.worker.execution import Execution
+from simpleworkflow.worker.finishing import give_back
 from simpleworkflow.worker.handlers import Handlers
 from simpleworkflow.worker.link import Link
 from simpleworkflow.worker.options import WorkerOptions
@@ -135,7 +136,7 @@ class Engine:
         self.exchanger.note_change()
         if held:
             with suppress(WorkflowError, psycopg.Error):
-                await self.side.ask_until_answered(release_runs(self.worker_id, held))
+                await give_back(self.side, self.worker_id, held, lease_seconds=self._options.lease_seconds)
 
     def _waiting(self) -> list[Execution]:
         return [one for one in self._queue if not one.is_over]

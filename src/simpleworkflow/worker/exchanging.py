@@ -18,7 +18,7 @@ from simpleworkflow.maintenance import RUNS, Board, Look
 from simpleworkflow.metrics import Tally
 from simpleworkflow.statements import Claimed, Exchanged, Finished, exchange, get_traceparents, heartbeat_runs
 from simpleworkflow.worker import failpoints
-from simpleworkflow.worker.finishing import finish_singly
+from simpleworkflow.worker.finishing import find_locked, finish_singly
 from simpleworkflow.worker.lanes import Lanes, Where
 from simpleworkflow.worker.link import Link
 from simpleworkflow.worker.options import WorkerOptions
@@ -33,6 +33,8 @@ logger = logging.getLogger("simpleworkflow.worker")
 FINISH_DELAY_SECONDS = 0.005
 # Where there is no room, whether there is some again is looked at least so often.
 LOOK_SECONDS = 1.0
+# Whether those that wait for somebody's transaction still do is asked so often.
+SIFT_SECONDS = 1.0
 
 
 class Holder(Protocol):
@@ -96,6 +98,8 @@ class Exchanger:
         self._lanes = Lanes()
         self._ended: list[Finished] = []
         self._ended_at = 0.0
+        self._unanswered: list[Finished] = []
+        self._sift_at = 0.0
         self._is_stopping = False
         self._changed = asyncio.Event()
         self._looking: asyncio.TimerHandle | None = None
@@ -135,7 +139,10 @@ class Exchanger:
         self._changed.set()
 
     async def _exchange_batches(self, link: Link) -> None:
-        while not (self._is_stopping and not self._holder.held_count() and not self._ended):
+        while not self._is_done():
+            if self._is_sifting_due():
+                await self._sift(link)
+                continue
             limit = self._claim_limit()
             if not self._is_batch_due(limit):
                 await self._wait(limit)
@@ -179,15 +186,41 @@ class Exchanger:
         try:
             answer = await link.ask(statement)
         except DatabaseUnavailable:
-            # What was claimed and lost on the way comes back by expiry.  Finishing twice does no harm: the
-            # second time is refused.
-            self._ended = batch + self._ended
+            # What was claimed and lost on the way comes back by expiry.
+            self._unanswered += batch
+            self._sift_at = 0.0
         except Exception as error:  # noqa: BLE001 - whatever the database says, the worker lives
             link.say_refused(error)
-            await finish_singly(link, self._worker_id, batch, self._tally)
+            self._unanswered += await finish_singly(link, self._worker_id, batch, self._tally)
         else:
             return await self._with_spans(link, answer) if self._is_traced and answer.claimed else answer
         return None
+
+    def _is_done(self) -> bool:
+        return self._is_stopping and not (self._holder.held_count() or self._ended or self._unanswered)
+
+    def _is_sifting_due(self) -> bool:
+        return bool(self._unanswered) and monotonic() >= self._sift_at
+
+    async def _sift(self, link: Link) -> None:
+        """Send again what was not answered, but not what all of its batch would wait for.
+
+        Finishing twice does no harm: the second time is refused.
+        """
+        unanswered, self._unanswered = self._unanswered, []
+        held = [(one.id, one.fencing_token) for one in unanswered]
+        locked: set[str] = set()
+        try:
+            locked = await find_locked(link, self._worker_id, held, lease_seconds=self._lease_seconds)
+        except DatabaseUnavailable:
+            self._unanswered += unanswered
+            await link.pause()
+            return
+        except Exception as error:  # noqa: BLE001 - then all of it is sent as it was
+            link.say_refused(error)
+        self._ended = [one for one in unanswered if one.id not in locked] + self._ended
+        self._unanswered += [one for one in unanswered if one.id in locked]
+        self._sift_at = monotonic() + SIFT_SECONDS
 
     async def _with_spans(self, link: Link, answer: Exchanged) -> Exchanged:
         """Return the answer with the spans of the producers; without them, where they cannot be had."""
@@ -301,6 +334,8 @@ class Exchanger:
             seconds = min(seconds, FINISH_DELAY_SECONDS - (monotonic() - self._ended_at))
         elif limit:  # idle: nothing changes that does not say so
             seconds = self._pace.seconds_left(monotonic())
+        if self._unanswered:
+            seconds = min(seconds, self._sift_at - monotonic())
         return max(seconds, 0.0)
 
     def _look_within(self, seconds: float) -> None:
@@ -314,7 +349,7 @@ class Exchanger:
     def _look(self) -> None:
         self._looking = None
         limit = self._claim_limit()
-        if self._is_batch_due(limit):
+        if self._is_sifting_due() or self._is_batch_due(limit):
             self._changed.set()
         else:  # most likely another worker has looked meanwhile, and found nothing: nobody here need wake
             self._look_within(self._seconds_left(limit))

@@ -19,6 +19,8 @@ __all__ = ["Execution", "within_timeout"]
 # A handler that cannot be cancelled (a blocked loop) has this long after its time-out before the supervisor
 # ends the process.
 OVERRUN_SECONDS = 5.0
+# Whether somebody's transaction still holds the row of a run that asks for a longer lease is looked so often.
+LOCKED_PAUSE_SECONDS = 0.2
 
 
 class Execution:
@@ -64,9 +66,16 @@ class Execution:
             return "lost"
         held = [(self.claimed.id, self.claimed.fencing_token)]
         statement = heartbeat_runs(self.engine.worker_id, held, seconds=seconds, is_explicit=True)
-        sent_at = monotonic()
-        # An outage is no fault of the handler's: it is answered when the database is back, or told to stop before.
-        state = (await self.engine.side.ask_until_answered(statement)).get(self.claimed.id, "lost")
+        # An outage is no fault of the handler's, nor is a transaction that holds the row locked: it is answered when
+        # that is over, or told to stop before.
+        while True:
+            sent_at = monotonic()
+            state = (await self.engine.side.ask_until_answered(statement)).get(self.claimed.id, "lost")
+            if state != "locked":
+                break
+            if verdict := self.verdict():
+                return "cancelled" if verdict is Verdict.CANCELLED else "lost"
+            await asyncio.sleep(LOCKED_PAUSE_SECONDS)
         if state != "leased":
             self.engine.tell(self, Verdict.CANCELLED if state == "cancelled" else Verdict.LOST)
         elif not self.is_over:

@@ -1,38 +1,73 @@
-"""Finishing the runs of a batch that was refused as a whole, so that one bad value ends one run."""
+"""Ending the runs of a batch that failed as a whole, so that one run costs no other anything."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 import psycopg
 
 from simpleworkflow.database import first_line
-from simpleworkflow.errors import InvalidInput
+from simpleworkflow.errors import DatabaseUnavailable, InvalidInput
 from simpleworkflow.metrics import Tally
-from simpleworkflow.statements import Finished, finish_runs
+from simpleworkflow.statements import Finished, finish_runs, heartbeat_runs, release_runs
 from simpleworkflow.worker.link import Link
 
-__all__ = ["finish_singly"]
+__all__ = ["find_locked", "finish_singly", "give_back"]
 
 logger = logging.getLogger("simpleworkflow.worker")
 
 
+async def find_locked(
+    link: Link, worker_id: str, held: Sequence[tuple[str, int]], *, lease_seconds: float
+) -> set[str]:
+    """Return which of these runs have rows that somebody's transaction holds; extend the leases of the others.
+
+    Raises:
+        DatabaseUnavailable: there was no answer.
+    """
+    states = await link.ask(heartbeat_runs(worker_id, sorted(held), seconds=lease_seconds))
+    return {run_id for run_id, state in states.items() if state == "locked"}
+
+
+async def give_back(
+    link: Link, worker_id: str, held: Sequence[tuple[str, int]], *, lease_seconds: float
+) -> None:
+    """Release runs untried, however long that takes; none of them waits for the locked row of another.
+
+    Raises:
+        WorkflowError: the database refused it.
+    """
+    while held:
+        with suppress(DatabaseUnavailable):
+            locked = await find_locked(link, worker_id, held, lease_seconds=lease_seconds)
+            if free := [one for one in held if one[0] not in locked]:
+                await link.ask(release_runs(worker_id, free))
+            held = [one for one in held if one[0] in locked]
+        if held:
+            await link.pause()
+
+
 async def finish_singly(
     link: Link, worker_id: str, batch: Sequence[Finished], tally: Tally | None = None
-) -> None:
-    """Finish each run by itself; one whose outcome cannot be stored fails.
+) -> list[Finished]:
+    """Finish each run by itself; one whose outcome cannot be stored fails.  Return those that were not answered.
 
     What is refused for another reason stays leased and comes back when its lease ends: the run may have
     succeeded, and nobody shall read that it failed.
     """
+    unanswered = []
     for one in batch:
         error = await _finish(link, worker_id, one, tally)
         if isinstance(error, InvalidInput | psycopg.DataError | psycopg.IntegrityError):
             reason = f"the outcome cannot be stored: {error}"
             failed = one._replace(status="failed", result=None, error=reason, delay_seconds=None)
             error = await _finish(link, worker_id, failed, tally)
-        if error is not None:
+        if isinstance(error, DatabaseUnavailable):
+            unanswered.append(one)
+            await link.pause()
+        elif error is not None:
             reason = first_line(error)
             logger.error(
                 "run %s: its outcome was refused; it comes back when its lease ends: %s",
@@ -40,11 +75,12 @@ async def finish_singly(
                 reason,
                 extra={"run_id": one.id, "type": one.type},
             )
+    return unanswered
 
 
 async def _finish(link: Link, worker_id: str, one: Finished, tally: Tally | None) -> Exception | None:
     try:
-        held = await link.ask_until_answered(finish_runs(worker_id, [one]))
+        held = await link.ask(finish_runs(worker_id, [one]))
         if tally is not None:
             tally.count_finished([one], refused=() if one.id in held else (one.id,))
     except Exception as error:  # noqa: BLE001 - the others of the batch are finished all the same

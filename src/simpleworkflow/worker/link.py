@@ -93,8 +93,11 @@ class Outage:
             self._tally.set_away(is_out)
 
 
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or "no answer in time"
+def _reason(error: TimeoutError | psycopg.errors.QueryCanceled) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    where = (error.diag.context or "").split("\n", 1)[0]  # while locking what
+    return first_line(error) + (f" {where}" if where.startswith("while ") else "")
 
 
 class Link:
