@@ -48,6 +48,8 @@ LISTENING, HUNGRY = "listening", "hungry"  # the two sessions
 FAILURES_TO_SAY = 3
 # Who holds the lock may be gone without a word, with its whole host: until somebody tries, runs are found by polling.
 VACANCY_SECONDS = 30.0
+# Where nobody says that he holds it, producers in flight had it: it is tried for again soon, then less and less often.
+RETRY_SECONDS = 0.5
 RECONNECT_SECONDS_MAX = 10.0
 # Those whom the holder does not cover claim after a little while, not all in the same instant.
 JITTER_SECONDS = 0.01
@@ -86,6 +88,7 @@ class Notifier:
         self._sated.set()
         self._vacant = asyncio.Event()
         self._asked = asyncio.Event()
+        self._is_held = False  # somebody has said so, and what he covers
         self._covered: list[str] = []
         self._is_holder = False
 
@@ -116,8 +119,7 @@ class Notifier:
             await within(conn, PROBE_DEADLINE_SECONDS, listening)
             self._works(LISTENING)
             # What was said while nobody listened is not known: who is hungry, whether anybody is.
-            self._covered = []
-            self._vacant.set()
+            self._say_free()
             self._on_wake()
             while True:
                 try:
@@ -156,15 +158,18 @@ class Notifier:
         elif word == "wake":
             self._wake_for(values)
         elif word == "hungry":
-            self._covered = values
+            self._is_held, self._covered = True, values
             # Before it the lock may have been free, and nobody was told of what came: the holder looks for its own.
             if not all(any(matches(theirs, mine) for theirs in values) for mine in self._patterns):
                 self._wake_soon()
         elif word == "vacant":
-            self._covered = []
-            self._vacant.set()
+            self._say_free()
         elif word == "who":
             self._asked.set()
+
+    def _say_free(self) -> None:
+        self._is_held, self._covered = False, []
+        self._vacant.set()
 
     def _wake_for(self, types: Sequence[str]) -> None:
         mine = [
@@ -187,23 +192,28 @@ class Notifier:
             setting = f"set lock_timeout = '{LOCK_WAIT}'"
             await within(conn, PROBE_DEADLINE_SECONDS, conn.execute(setting.encode()))
             self._works(HUNGRY)
+            retry_seconds = RETRY_SECONDS
             while True:
                 await self._hungry.wait()
                 self._vacant.clear()
                 if await self._acquire(conn):
+                    retry_seconds = RETRY_SECONDS
                     await self._be_holder(conn)
+                elif self._is_held:
+                    retry_seconds = RETRY_SECONDS
+                    await self._wait_for_vacancy(VACANCY_SECONDS)
                 else:
-                    if not self._covered:
-                        asking = conn.execute("select pg_notify(%s, 'who')", [self._schema])
-                        await within(conn, PROBE_DEADLINE_SECONDS, asking)
-                    await self._wait_for_vacancy()
+                    asking = conn.execute("select pg_notify(%s, 'who')", [self._schema])
+                    await within(conn, PROBE_DEADLINE_SECONDS, asking)
+                    await self._wait_for_vacancy(retry_seconds)
+                    retry_seconds = min(VACANCY_SECONDS, 2 * retry_seconds)
         finally:
             self._is_holder = False
             await _close(conn)
 
     async def _acquire(self, conn: psycopg.AsyncConnection[Any]) -> bool:
         # Producers in flight hold it shared: wait for them, but not for another holder, who said so.
-        verb = "pg_try_advisory_lock" if self._covered else "pg_advisory_lock"
+        verb = "pg_try_advisory_lock" if self._is_held else "pg_advisory_lock"
         with suppress(psycopg.errors.LockNotAvailable):
             question = f"select {verb}(hashtextextended(%s, 0))".encode()
             asking = conn.execute(question, [f"{self._schema}.hungry"])
@@ -250,9 +260,9 @@ class Notifier:
         # A worker of very many types says nothing of them; the others then look for themselves.
         return message if len(message) <= MESSAGE_BYTES_MAX else "hungry"
 
-    async def _wait_for_vacancy(self) -> None:
+    async def _wait_for_vacancy(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(VACANCY_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311
+            async with asyncio.timeout(seconds * random.uniform(0.8, 1.2)):  # noqa: S311
                 await self._vacant.wait()
         # Not all at once: the first one takes it and says so.
         await asyncio.sleep(random.uniform(0, JITTER_SECONDS))  # noqa: S311

@@ -136,6 +136,24 @@ def test_while_the_holder_is_busy_another_idle_worker_gets_the_next_run(
     assert (ended(db, first), ended(db, second)) == ("succeeded", "succeeded")
 
 
+def test_a_worker_that_became_idle_beside_a_producer_in_flight_is_hungry_soon_after_it(
+    db: Database, database_url: str, start: Start, connection: Callable[[], Database]
+) -> None:
+    type_, started = a_type(), Started()
+    producer, listener = connection(), connection()
+    listener.execute(f"listen {db.schema}".encode())
+
+    with producer.transaction():
+        run_id = insert(producer, type_)
+        start(a_worker(database_url, type_, started, poll_seconds=60))
+        heard = [notice.payload for notice in listener.notifies(timeout=10, stop_after=1)]
+    committed_at = time.time()
+
+    assert heard == ["who"], "it tried for the lock, and asked who holds it"
+    eventually(lambda: run_id in started.at, seconds=10, what="the start of the run")
+    assert started.at[run_id] - committed_at < 5
+
+
 def test_a_worker_whose_lock_session_ended_is_hungry_again_at_once(
     db: Database, database_url: str, start: Start
 ) -> None:
