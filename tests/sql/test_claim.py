@@ -13,6 +13,7 @@ from builders import (
     a_held_run,
     ask,
     blocks_touched,
+    cancel,
     claim,
     claim_many,
     column_of,
@@ -418,24 +419,37 @@ def test_a_claim_neither_scans_nor_sorts_the_backlog(seeded, analyzed):
     assert blocks_touched(seeded, "select * from claim('w', '{mine.%}', 50)") < 200
 
 
-def test_a_finish_reads_its_own_runs_also_with_a_plan_made_for_an_empty_table(db):
-    # Given a session that has planned its finish while the table was small,
+def test_a_change_reads_its_own_runs_also_with_a_plan_made_for_an_empty_table(db):
+    # Given a session that has planned what changes runs while the table was small,
     db.execute("alter table workflow_run set (autovacuum_enabled = off)")
-    db.execute("analyze workflow_run")
-    for _ in range(2):
+    a_held_run(db)
+    db.execute("vacuum analyze workflow_run")
+    for _ in range(10):
         held = a_held_run(db)
         heartbeat(db, held)
+        db.execute("select progress('worker', %s, %s, '{}')", [held.id, held.fencing_token])
         finish(db, held)
         release(db, a_held_run(db))
+        cancel(db, held.id)
+        db.execute("select * from reopen(%s::uuid[])", [[held.id]])
+        cancel(db, held.id)
 
     # when a backlog comes and nobody analyzes the table again,
     seed(db, "backlog.other", 20_000)
     held = a_held_run(db)
 
     # then each of the functions reads some blocks, not 20,000 index entries.
-    for name, values in {"heartbeat": "30", "finish": "'{succeeded}'", "release": None}.items():
-        arguments = f"'worker', '{{{held.id}}}', '{{1}}'" + (f", {values}" if values else "")
-        assert blocks_touched(db, f"select * from {name}({arguments})") < 150, name
+    held_arrays = f"'worker', '{{{held.id}}}', '{{{held.fencing_token}}}'"
+    calls = {
+        "heartbeat": f"{held_arrays}, 30",
+        "progress": f"'worker', '{held.id}', {held.fencing_token}, '{{}}'",
+        "finish": f"{held_arrays}, '{{succeeded}}'",
+        "release": held_arrays,
+        "cancel": f"'{{{held.id}}}'",
+        "reopen": f"'{{{held.id}}}'",
+    }
+    touched = {name: blocks_touched(db, f"select * from {name}({values})") for name, values in calls.items()}
+    assert max(touched.values()) < 150, touched
 
 
 def seed(

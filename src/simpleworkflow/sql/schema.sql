@@ -262,6 +262,13 @@ $$;
 CREATE FUNCTION workflow.cancel_for(p_ids uuid[], p_reason text, p_operation text) RETURNS TABLE(id uuid, changed boolean)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_nestloop TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'on'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -278,7 +285,7 @@ begin
     update workflow.workflow_run as run
        set status = 'cancelled', leased_by = null, lease_until = null, finished_at = v_now, updated_at = v_now
       from wanted
-     where run.id = wanted.id and run.status in ('pending', 'leased', 'waiting')
+     where run.id = any (p_ids) and run.id = wanted.id and run.status in ('pending', 'leased', 'waiting')
     returning run.id)
   select coalesce(array_agg(cancelled.id), '{}') into v_changed from cancelled;
   perform set_config('workflow.transition', '', true);
@@ -2273,6 +2280,7 @@ $_$;
 CREATE FUNCTION workflow.progress(p_worker text, p_id uuid, p_token bigint, p_progress jsonb) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
     AS $$
 declare
   v_held record;
@@ -2620,6 +2628,13 @@ $$;
 CREATE FUNCTION workflow.reopen_for(p_ids uuid[], p_attempts integer, p_reason text, p_operation text) RETURNS TABLE(id uuid, changed boolean)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_nestloop TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_hashjoin TO 'on'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -2640,7 +2655,7 @@ begin
        set status = 'pending', max_attempts = run.attempt + p_attempts, run_at = v_now, result = null,
            finished_at = null, crashes = 0, is_suspect = false, updated_at = v_now
       from wanted
-     where run.id = wanted.id and run.status in ('failed', 'cancelled') and run.deleted_at is null
+     where run.id = any (p_ids) and run.id = wanted.id and run.status in ('failed', 'cancelled') and run.deleted_at is null
     returning run.id)
   select coalesce(array_agg(reopened.id), '{}') into v_changed from reopened;
   perform set_config('workflow.transition', '', true);
