@@ -189,11 +189,11 @@ def test_a_locked_row_holds_up_its_own_run_alone(
     assert count(db, "workflow_run", "attempt > 1 and id <> all (%s::uuid[])", locked) == 0
 
 
-@pytest.mark.fault("Database and network", "a locked row in a batch that is refused as a whole", "P2, P3")
-def test_a_locked_row_in_a_refused_batch_holds_up_its_own_run_alone(
+@pytest.mark.fault("Database and network", "locked rows in a batch that is refused as a whole", "P2, P3")
+def test_locked_rows_in_a_refused_batch_hold_up_their_own_runs_alone(
     db: Database, database_url: str, connection: Callable[..., Database]
 ) -> None:
-    worker = Worker(lease_seconds=6, poll_seconds=0.2, database_url=database_url, grace_seconds=2)
+    worker = Worker(lease_seconds=4, poll_seconds=0.2, database_url=database_url, grace_seconds=2)
     refused = submit(db, "batch.run.v1")
     db.execute(
         "create function refuse() returns trigger language plpgsql as "
@@ -203,23 +203,50 @@ def test_a_locked_row_in_a_refused_batch_holds_up_its_own_run_alone(
         "create trigger refuse before update on workflow_run for each row "
         f"when (new.id = '{refused}' and new.status = 'succeeded') execute function refuse()".encode()
     )
-    locked, *others = [submit(db, "batch.run.v1") for _ in range(9)]
+    runs = [submit(db, "batch.run.v1") for _ in range(12)]
+    locked, others = runs[::3], [one for at, one in enumerate(runs) if at % 3]
 
     @worker.handler("batch.run.v1")
     async def handle(run: Any) -> None:
         await asyncio.sleep(0.5)
 
     with WorkerThread(worker):
-        eventually(lambda: count(db, "workflow_run", "status = 'leased'") == 10)
+        eventually(lambda: count(db, "workflow_run", "status = 'leased'") == 13)
         locker = connection()
         with locker.transaction():
-            locker.execute("select from workflow_run where id = %s for update", [locked])
+            locker.execute("select from workflow_run where id = any (%s::uuid[]) for update", [locked])
             for run_id in others:
                 assert ended(db, run_id, seconds=6) == "succeeded"
             assert ended(db, refused, seconds=6) == "failed"
-        assert ended(db, locked) == "succeeded"
+        for run_id in locked:
+            assert ended(db, run_id) == "succeeded"
 
     assert count(db, "workflow_run", "attempt > 1") == 0
+
+
+@pytest.mark.fault("Database and network", "a row locked in the moment that its slow claim commits", "P2, P3")
+def test_a_row_that_is_locked_when_its_late_claim_comes_costs_no_attempt(
+    db: Database, database_url: str, connection: Callable[..., Database]
+) -> None:
+    lease_seconds, claim_seconds = 4.0, 1.5  # more than a third of the lease: the worker extends it at once
+    db.execute(
+        "create function be_slow() returns trigger language plpgsql as "
+        f"$$ begin perform pg_sleep({claim_seconds}); return null; end $$".encode()
+    )
+    db.execute(
+        "create trigger be_slow after update on workflow_run for each row "
+        "when (new.status = 'leased' and old.status = 'pending') execute function be_slow()"
+    )
+    run_id = submit(db, TYPE, max_attempts=1)
+    locker = connection()
+    with working(database_url, lease_seconds=lease_seconds):
+        claiming = "select from pg_stat_activity where wait_event = 'PgSleep' and query like '%exchange%'"
+        eventually(lambda: db.execute(claiming.encode()).rowcount == 1)
+        with locker.transaction():
+            locker.execute("select from workflow_run where id = %s for update", [run_id])
+            assert column_of(db, run_id, "status") == "leased", "the claim has just been committed"
+            threading.Event().wait(0.5)
+        assert ended(db, run_id) == "succeeded"
 
 
 @pytest.mark.fault(

@@ -191,6 +191,24 @@ def test_a_batch_of_heartbeats_answers_for_each(db):
     assert said == {held.id: "leased", cancelled.id: "cancelled"}
 
 
+def test_a_heartbeat_of_another_attempt_says_lost_and_keeps_nobody_from_the_run(db, connection):
+    zombie = a_held_run(db)
+    lapse(db, zombie)
+    expire(db)
+    beater = connection()
+
+    with beater.transaction():
+        said = heartbeat(beater, zombie)
+        again = claim(db, worker="second", pattern=zombie.type)
+
+    assert said == "lost"
+    assert again is not None
+    rows = db.execute(
+        "select status from heartbeat('second', array[%s, %s]::uuid[], '{1, 2}')", [zombie.id, zombie.id]
+    ).fetchall()
+    assert sorted(rows) == [("leased",), ("lost",)]
+
+
 def test_heartbeats_stay_out_of_the_indexes(db):
     indexed = db.execute(
         "select count(*) from pg_indexes where schemaname = %s and indexdef like '%%lease_until%%'",

@@ -1500,11 +1500,11 @@ begin
           set_config('workflow.detail', p_seconds::text, true);
   with extended as (
     update workflow.workflow_run as run
-       -- Not the time at which the call began: it may have waited for a lock.
+       -- Not the time at which the call began: it may have waited for a lock on the table.
        set lease_until = greatest(run.lease_until, clock_timestamp() + make_interval(secs => p_seconds))
       from (select * from unnest(p_ids, p_tokens) as named (id, token) order by named.id) as held
      where run.id = any (array(select free.id from workflow.workflow_run as free
-                                where free.id = any (p_ids)
+                                where free.id = any (p_ids) and free.leased_by = p_worker
                                   for no key update skip locked))
        and run.id = held.id
        and run.fencing_token = held.token   -- the fence
@@ -1515,9 +1515,10 @@ begin
   -- A second statement: it sees what became of a row that was locked for the first.
   return query
   select held.id,
-         case when held.id = any (v_held) then 'leased'
-              when run.leased_by = p_worker and run.fencing_token = held.token then 'locked'
-              when run.status = 'cancelled' and run.fencing_token = held.token then 'cancelled'
+         case when run.fencing_token is distinct from held.token then 'lost'
+              when held.id = any (v_held) then 'leased'
+              when run.leased_by = p_worker then 'locked'
+              when run.status = 'cancelled' then 'cancelled'
               else 'lost' end
     from unnest(p_ids, p_tokens) as held (id, token)
     left join workflow.workflow_run as run on run.id = any (p_ids) and run.id = held.id;

@@ -18,7 +18,7 @@ from simpleworkflow.maintenance import RUNS, Board, Look
 from simpleworkflow.metrics import Tally
 from simpleworkflow.statements import Claimed, Exchanged, Finished, exchange, get_traceparents, heartbeat_runs
 from simpleworkflow.worker import failpoints
-from simpleworkflow.worker.finishing import find_locked, finish_singly
+from simpleworkflow.worker.finishing import LOCKED_SECONDS, find_locked, finish_singly
 from simpleworkflow.worker.lanes import Lanes, Where
 from simpleworkflow.worker.link import Link
 from simpleworkflow.worker.options import WorkerOptions
@@ -33,8 +33,6 @@ logger = logging.getLogger("simpleworkflow.worker")
 FINISH_DELAY_SECONDS = 0.005
 # Where there is no room, whether there is some again is looked at least so often.
 LOOK_SECONDS = 1.0
-# Whether those that wait for somebody's transaction still do is asked so often.
-SIFT_SECONDS = 1.0
 
 
 class Holder(Protocol):
@@ -220,7 +218,7 @@ class Exchanger:
             link.say_refused(error)
         self._ended = [one for one in unanswered if one.id not in locked] + self._ended
         self._unanswered += [one for one in unanswered if one.id in locked]
-        self._sift_at = monotonic() + SIFT_SECONDS
+        self._sift_at = monotonic() + LOCKED_SECONDS
 
     async def _with_spans(self, link: Link, answer: Exchanged) -> Exchanged:
         """Return the answer with the spans of the producers; without them, where they cannot be had."""
@@ -246,8 +244,10 @@ class Exchanger:
             logger.debug("leases were not extended at once: %s", first_line(error))
             return answer, lease_until
         claimed = [one for one in answer.claimed if states.get(one.id) == "leased"]
-        if len(claimed) < len(held):
-            logger.info("runs lost or cancelled before their claim was known: %d", len(held) - len(claimed))
+        locked = [one for one in answer.claimed if states.get(one.id) == "locked"]
+        self._accept(locked, lease_until)  # the heart goes on asking for them
+        if left := len(held) - len(claimed) - len(locked):
+            logger.info("runs lost or cancelled before their claim was known: %d", left)
         return answer._replace(claimed=claimed), sent_at + self._lease_seconds
 
     async def _take(self, answer: Exchanged, batch: list[Finished], claim: Claim, lease_until: float) -> None:
@@ -255,8 +255,7 @@ class Exchanger:
         failpoints.hit("claimed", len(answer.claimed))
         if self._tally is not None:
             self._tally.count_finished(batch, answer.refused)
-            self._tally.count_claimed(answer.claimed)
-        self._holder.accept(answer.claimed, lease_until)
+        self._accept(answer.claimed, lease_until)
         if claim.limit:
             self._plan_next_claim(answer, claim)
         elif any(one.status == "pending" for one in batch):
@@ -269,10 +268,16 @@ class Exchanger:
             # the other way round, so that they execute while it is at the server.
             await asyncio.sleep(0)
 
+    def _accept(self, claimed: Sequence[Claimed], lease_until: float) -> None:
+        if self._tally is not None:
+            self._tally.count_claimed(claimed)
+        self._holder.accept(claimed, lease_until)
+
     def _claim(self, limit: int) -> Claim:
         now = monotonic()
         where = self._lanes.where(now) if limit else Where("{}", False, 0)
-        return Claim(limit, self._holder.held_count() + self._room.claiming, where, now, self._pace.wakes)
+        held = self._holder.held_count() + len(self._unanswered) + self._room.claiming
+        return Claim(limit, held, where, now, self._pace.wakes)
 
     def _plan_next_claim(self, answer: Exchanged, claim: Claim) -> None:
         now, is_full = monotonic(), len(answer.claimed) == claim.limit

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from simpleworkflow.statements import Claimed, heartbeat_runs, record_progress
+from simpleworkflow.worker.finishing import LOCKED_SECONDS
 from simpleworkflow.worker.handlers import Handler
 from simpleworkflow.worker.slots import Verdict
 
@@ -19,8 +20,6 @@ __all__ = ["Execution", "within_timeout"]
 # A handler that cannot be cancelled (a blocked loop) has this long after its time-out before the supervisor
 # ends the process.
 OVERRUN_SECONDS = 5.0
-# Whether somebody's transaction still holds the row of a run that asks for a longer lease is looked so often.
-LOCKED_PAUSE_SECONDS = 0.2
 
 
 class Execution:
@@ -75,7 +74,7 @@ class Execution:
                 break
             if verdict := self.verdict():
                 return "cancelled" if verdict is Verdict.CANCELLED else "lost"
-            await asyncio.sleep(LOCKED_PAUSE_SECONDS)
+            await asyncio.sleep(LOCKED_SECONDS)
         if state != "leased":
             self.engine.tell(self, Verdict.CANCELLED if state == "cancelled" else Verdict.LOST)
         elif not self.is_over:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 
 import psycopg
 
@@ -14,7 +14,11 @@ from simpleworkflow.metrics import Tally
 from simpleworkflow.statements import Finished, finish_runs, heartbeat_runs, release_runs
 from simpleworkflow.worker.link import Link
 
-__all__ = ["find_locked", "finish_singly", "give_back"]
+__all__ = ["LOCKED_SECONDS", "find_locked", "finish_singly", "give_back"]
+
+# Whether somebody's transaction still holds a row of ours locked is looked so often: soon enough that it is ours again
+# before others find that its lease has lapsed.
+LOCKED_SECONDS = 0.2
 
 logger = logging.getLogger("simpleworkflow.worker")
 
@@ -27,7 +31,8 @@ async def find_locked(
     Raises:
         DatabaseUnavailable: there was no answer.
     """
-    states = await link.ask(heartbeat_runs(worker_id, sorted(held), seconds=lease_seconds))
+    newest = dict(sorted(held))  # of two attempts of a run the older one is over
+    states = await link.ask(heartbeat_runs(worker_id, sorted(newest.items()), seconds=lease_seconds))
     return {run_id for run_id, state in states.items() if state == "locked"}
 
 
@@ -40,34 +45,35 @@ async def give_back(
         WorkflowError: the database refused it.
     """
     while held:
-        with suppress(DatabaseUnavailable):
+        try:
             locked = await find_locked(link, worker_id, held, lease_seconds=lease_seconds)
             if free := [one for one in held if one[0] not in locked]:
                 await link.ask(release_runs(worker_id, free))
-            held = [one for one in held if one[0] in locked]
-        if held:
+        except DatabaseUnavailable:
             await link.pause()
+            continue
+        held = [one for one in held if one[0] in locked]
+        if held:
+            await asyncio.sleep(LOCKED_SECONDS)
 
 
 async def finish_singly(
     link: Link, worker_id: str, batch: Sequence[Finished], tally: Tally | None = None
 ) -> list[Finished]:
-    """Finish each run by itself; one whose outcome cannot be stored fails.  Return those that were not answered.
+    """Finish each run by itself; one whose outcome cannot be stored fails.  Return what is left when no answer comes.
 
     What is refused for another reason stays leased and comes back when its lease ends: the run may have
     succeeded, and nobody shall read that it failed.
     """
-    unanswered = []
-    for one in batch:
+    for position, one in enumerate(batch):
         error = await _finish(link, worker_id, one, tally)
         if isinstance(error, InvalidInput | psycopg.DataError | psycopg.IntegrityError):
             reason = f"the outcome cannot be stored: {error}"
             failed = one._replace(status="failed", result=None, error=reason, delay_seconds=None)
             error = await _finish(link, worker_id, failed, tally)
         if isinstance(error, DatabaseUnavailable):
-            unanswered.append(one)
-            await link.pause()
-        elif error is not None:
+            return list(batch[position:])
+        if error is not None:
             reason = first_line(error)
             logger.error(
                 "run %s: its outcome was refused; it comes back when its lease ends: %s",
@@ -75,7 +81,7 @@ async def finish_singly(
                 reason,
                 extra={"run_id": one.id, "type": one.type},
             )
-    return unanswered
+    return []
 
 
 async def _finish(link: Link, worker_id: str, one: Finished, tally: Tally | None) -> Exception | None:

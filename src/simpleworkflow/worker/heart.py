@@ -154,7 +154,9 @@ class Heart:
         if not lease_seconds or _is_stopped(one.pid):
             return
         slots = [slot for slot in one.table.held() if not _has_overrun(slot)]
-        held = sorted((slot.run_id, slot.fencing_token) for slot in slots)
+        # Of a run that this process has claimed again while an older attempt goes on, only the newest is ours.
+        newest = dict(sorted((slot.run_id, slot.fencing_token) for slot in slots))
+        held = sorted(newest.items())
         # Also when nothing is held, once for all: once something is, the session is there, though the server may take
         # no new ones.
         if not held and self._has_beaten:
@@ -169,7 +171,8 @@ class Heart:
         if one not in self.watched:
             return  # it has ended meanwhile, and its table is closed
         for slot in slots:
-            state = states.get(slot.run_id, "lost")
+            is_newest = newest[slot.run_id] == slot.fencing_token
+            state = states.get(slot.run_id, "lost") if is_newest else "lost"
             if state == "leased":
                 one.table.extend(slot, sent_at + lease_seconds)
             elif state == "locked":
