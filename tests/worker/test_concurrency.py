@@ -187,9 +187,9 @@ def test_a_flood_of_short_runs_leaves_nothing_leased(db: Database, database_url:
 def test_a_run_that_is_cancelled_while_it_waits_for_a_thread_is_not_executed(
     db: Database, database_url: str, start: Start
 ) -> None:
-    # By polling it would claim what comes after the cancellation, and not yet have heard of that.
-    worker = Worker(concurrency=3, threads=1, poll_seconds=5, database_url=database_url)
+    worker = Worker(concurrency=3, threads=1, database_url=database_url)
     type_, other, gate, executed = a_type(), a_type(), threading.Event(), list[str]()
+    has_begun, is_told = threading.Event(), threading.Event()
 
     @worker.handler(type_)
     def handle(run: Any) -> None:
@@ -197,19 +197,27 @@ def test_a_run_that_is_cancelled_while_it_waits_for_a_thread_is_not_executed(
         gate.wait(10)
 
     @worker.handler(other)
-    async def quick(run: Any) -> None: ...
+    async def witness(run: Any) -> None:
+        has_begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            is_told.set()
+            raise
 
     start(worker)
     first = submit(db, type_)
     eventually(lambda: executed == [first])
-    second = submit(db, type_)
+    second, third = submit(db, type_), submit(db, other)
     eventually(lambda: column_of(db, second, "status") == "leased")
+    assert has_begun.wait(10)
 
-    db.execute("update workflow_run set status = 'cancelled' where id = %s", [second])
-    assert ended(db, submit(db, other)) == "succeeded"  # its wake-up was sent after that of the cancellation
+    # In one transaction, so that the worker hears of both at once.
+    db.execute("update workflow_run set status = 'cancelled' where id in (%s, %s)", [second, third])
+    assert is_told.wait(10)
     gate.set()
     assert ended(db, first) == "succeeded"
-    third = submit(db, type_)
-    eventually(lambda: third in executed)
+    last = submit(db, type_)
+    eventually(lambda: last in executed)
 
-    assert executed == [first, third]
+    assert executed == [first, last]
