@@ -95,7 +95,7 @@ class Outage:
 
 def _reason(error: TimeoutError | psycopg.errors.QueryCanceled) -> str:
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return str(error) or "no answer in time"
     where = (error.diag.context or "").split("\n", 1)[0]  # while locking what
     return first_line(error) + (f" {where}" if where.startswith("while ") else "")
 
