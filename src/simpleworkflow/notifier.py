@@ -194,7 +194,9 @@ class Notifier:
             self._works(HUNGRY)
             retry_seconds = RETRY_SECONDS
             while True:
-                await self._hungry.wait()
+                if not self._hungry.is_set():
+                    retry_seconds = RETRY_SECONDS
+                    await self._hungry.wait()
                 self._vacant.clear()
                 if await self._acquire(conn):
                     retry_seconds = RETRY_SECONDS

@@ -356,7 +356,7 @@ class Engine:
         returning.add_done_callback(self._returning.discard)
 
     def _fence(self) -> None:
-        """Give up runs whose lease may lapse before it is extended: the database cannot be reached."""
+        """Give up runs whose lease may lapse before it is extended: no database, or somebody holds the row."""
         limit = monotonic() + max(2 * TICK_SECONDS, min(1.0, self._options.lease_seconds / 10))
         lapsing = [
             one

@@ -244,8 +244,10 @@ class Exchanger:
             logger.debug("leases were not extended at once: %s", first_line(error))
             return answer, lease_until
         claimed = [one for one in answer.claimed if states.get(one.id) == "leased"]
-        locked = [one for one in answer.claimed if states.get(one.id) == "locked"]
-        self._accept(locked, lease_until)  # the heart goes on asking for them
+        # The heart goes on asking for these; but whoever holds the row may be taking the run, once its lease is over.
+        is_ours = monotonic() < lease_until
+        locked = [one for one in answer.claimed if is_ours and states.get(one.id) == "locked"]
+        self._accept(locked, lease_until)
         if left := len(held) - len(claimed) - len(locked):
             logger.info("runs lost or cancelled before their claim was known: %d", left)
         return answer._replace(claimed=claimed), sent_at + self._lease_seconds
@@ -262,7 +264,7 @@ class Exchanger:
             self._pace.wake()  # nobody has told yet when these retries are due
         if answer.refused:
             logger.info("results refused, of runs cancelled or lost: %d", len(answer.refused))
-        await self._holder.begin(is_stopping=self._is_stopping and bool(answer.claimed))
+        await self._holder.begin(is_stopping=self._is_stopping and claim.limit > 0)
         if 0 < len(answer.claimed) < claim.limit:
             # Nothing more was there: first the handlers begin, then the next question is made.  While runs flow it is
             # the other way round, so that they execute while it is at the server.

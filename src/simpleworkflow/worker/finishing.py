@@ -32,7 +32,7 @@ async def find_locked(
         DatabaseUnavailable: there was no answer.
     """
     newest = dict(sorted(held))  # of two attempts of a run the older one is over
-    states = await link.ask(heartbeat_runs(worker_id, sorted(newest.items()), seconds=lease_seconds))
+    states = await link.ask(heartbeat_runs(worker_id, list(newest.items()), seconds=lease_seconds))
     return {run_id for run_id, state in states.items() if state == "locked"}
 
 

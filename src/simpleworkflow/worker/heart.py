@@ -156,7 +156,7 @@ class Heart:
         slots = [slot for slot in one.table.held() if not _has_overrun(slot)]
         # Of a run that this process has claimed again while an older attempt goes on, only the newest is ours.
         newest = dict(sorted((slot.run_id, slot.fencing_token) for slot in slots))
-        held = sorted(newest.items())
+        held = list(newest.items())
         # Also when nothing is held, once for all: once something is, the session is there, though the server may take
         # no new ones.
         if not held and self._has_beaten:
